@@ -1,0 +1,36 @@
+// AVX2 with FMA: 8 lanes, 16 registers.
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace {
+
+struct Lanes {
+    using F = __m256;
+    typedef std::uint32_t U __attribute__((vector_size(32)));
+    using Mask = __m256i;
+    static constexpr int count = 8, wide_1 = 8, wide_2 = 4, wide_many = 2;
+
+    static F splat(float a) { return _mm256_set1_ps(a); }
+    static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+    template <class Condition>
+    static F select(Condition yes, F a, F b) {
+        return yes ? a : b;
+    }
+    static U bits(F a) { return (U)a; }
+    static F floats(U u) { return (F)u; }
+    static Mask first(std::int64_t n) {
+        const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
+    }
+    static F load(const float* p) { return _mm256_loadu_ps(p); }
+    static F load(const float* p, Mask m) { return _mm256_maskload_ps(p, m); }
+    static void store(float* p, F a) { _mm256_storeu_ps(p, a); }
+    static void store(float* p, F a, Mask m) { _mm256_maskstore_ps(p, m, a); }
+};
+
+}  // namespace
+
+#include "kernels-inl.h"
+
+const segue::Primitives segue::avx2_primitives = SEGUE_PRIMITIVES;

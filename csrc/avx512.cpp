@@ -1,0 +1,33 @@
+// AVX-512 (F, DQ, BW, VL): 16 lanes, 32 registers.
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace {
+
+struct Lanes {
+    using F = __m512;
+    typedef std::uint32_t U __attribute__((vector_size(64)));
+    using Mask = __mmask16;
+    static constexpr int count = 16, wide_1 = 8, wide_2 = 8, wide_many = 4;
+
+    static F splat(float a) { return _mm512_set1_ps(a); }
+    static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+    template <class Condition>
+    static F select(Condition yes, F a, F b) {
+        return yes ? a : b;
+    }
+    static U bits(F a) { return (U)a; }
+    static F floats(U u) { return (F)u; }
+    static Mask first(std::int64_t n) { return static_cast<Mask>((1u << n) - 1u); }
+    static F load(const float* p) { return _mm512_loadu_ps(p); }
+    static F load(const float* p, Mask m) { return _mm512_maskz_loadu_ps(m, p); }
+    static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
+    static void store(float* p, F a, Mask m) { _mm512_mask_storeu_ps(p, m, a); }
+};
+
+}  // namespace
+
+#include "kernels-inl.h"
+
+const segue::Primitives segue::avx512_primitives = SEGUE_PRIMITIVES;

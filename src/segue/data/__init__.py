@@ -1,0 +1,1 @@
+"""Reading tables, files and folders; putting sequences together; splitting; batches."""

@@ -1,0 +1,171 @@
+"""`Store`: a data set encoded once, and the batches that are gathered from it by index.
+
+Nothing is copied per window: a batch reads spans of the store, so memory does not grow with the number of windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segue.data.order import draws, permutation
+from segue.data.split import Part
+from segue.fields import Field
+from segue.sequences import Sequences, spans
+from segue.tasks import Forecast, Future, Task
+
+Target: TypeAlias = Tensor | Future
+
+
+@dataclass(frozen=True)
+class Batch:
+    """P spans of encoded steps, one after another.
+
+    Attributes:
+        inputs: encoded per-step inputs by name, ``[n, ...]``.
+        static: encoded static inputs by name, ``[P, ...]``.
+        series: the own past of each forecast output by name, float64 ``[n, C]``, NaN where not observed.
+        times: when each step is, float64 ``[n]``.
+        lengths: steps of each span, int64 ``[P]``.
+        at: the steps at which outputs are wanted, int64 ``[M]`` into n.
+        ahead: known-ahead inputs of the S steps after each of `at`, by name, ``[M, S, ...]``.
+    """
+
+    inputs: dict[str, Tensor]
+    static: dict[str, Tensor]
+    series: dict[str, Tensor]
+    times: Tensor
+    lengths: Tensor
+    at: Tensor
+    ahead: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Training examples as indices: steps ``start .. start + length - 1`` of sequence ``row``."""
+
+    row: NDArray[np.int64]
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, chosen: NDArray[np.int64]) -> Pieces:
+        return Pieces(self.row[chosen], self.start[chosen], self.length[chosen])
+
+
+class Store:
+    """Encoded sequences.
+
+    Args:
+        sequences: the raw values.
+        fields: fitted fields of the inputs; those of `static` role are encoded per sequence.
+        tasks: fitted tasks; their targets are encoded when `targets`.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        fields: Mapping[str, Field],
+        static: frozenset[str],
+        known: frozenset[str],
+        tasks: Mapping[str, Task],
+        *,
+        targets: bool,
+    ) -> None:
+        self.lengths, self.offsets = sequences.lengths, sequences.offsets
+        self.times = sequences.times
+        origin = sequences.origin
+        self.inputs = {n: f.encode(sequences.steps, origin) for n, f in fields.items() if n not in static}
+        self.static = {n: f.encode(sequences.static, origin) for n, f in fields.items() if n in static}
+        forecasts = {name: task for name, task in tasks.items() if isinstance(task, Forecast)}
+        self.series = {name: task.series(sequences) for name, task in forecasts.items()}
+        self._known = known
+        self._horizon = {name: task.horizon for name, task in forecasts.items()}
+        self._units = {name: task.units(sequences.keys) for name, task in forecasts.items()}
+        self.targets: dict[str, Tensor] = {}
+        self._every = {name: task.every for name, task in tasks.items()}
+        if targets:
+            self.targets = {n: t.encode(sequences) for n, t in tasks.items() if not isinstance(t, Forecast)}
+
+    @property
+    def horizon(self) -> int:
+        """S, the longest horizon of the forecasts; 0 without any."""
+        return max(self._horizon.values(), default=0)
+
+    def batch(self, pieces: Pieces, at: NDArray[np.int64]) -> Batch:
+        """The encoded steps of `pieces`, with outputs wanted at `at` (indices into the batch's steps)."""
+        steps = spans(self.offsets[pieces.row] + pieces.start, pieces.length)
+        index = torch.from_numpy(steps)
+        ahead: dict[str, Tensor] = {}
+        if self.horizon:
+            owner = np.repeat(pieces.row, pieces.length)[at]
+            future = steps[at][:, None] + np.arange(1, self.horizon + 1)
+            # Beyond the last known step the last known values stand in; such origins are not scored.
+            future = torch.from_numpy(np.minimum(future, self.offsets[owner + 1][:, None] - 1))
+            ahead = {name: self.inputs[name][future] for name in sorted(self._known)}
+        return Batch(
+            inputs={name: values[index] for name, values in self.inputs.items()},
+            static={name: values[torch.from_numpy(pieces.row)] for name, values in self.static.items()},
+            series={n: torch.from_numpy(np.stack([c[steps] for c in cs], 1)) for n, cs in self.series.items()},
+            times=torch.from_numpy(self.times[steps]),
+            lengths=torch.from_numpy(pieces.length.astype(np.int64)),
+            at=torch.from_numpy(at.astype(np.int64)),
+            ahead=ahead,
+        )
+
+    def targets_at(
+        self, pieces: Pieces, at: NDArray[np.int64], stop: NDArray[np.int64]
+    ) -> dict[str, Target]:
+        """Targets of a batch: per step ``[M, ...]``, at the end ``[P, ...]``, of forecasts the `Future` of M origins.
+
+        What a forecast would need from the step `stop[p]` of its sequence on is NaN: another part owns it.
+        """
+        index = spans(self.offsets[pieces.row] + pieces.start, pieces.length)[at]
+        found: dict[str, Target] = {
+            name: target[index] if self._every[name] else target[pieces.row] for name, target in self.targets.items()
+        }
+        rows = np.repeat(pieces.row, pieces.length)[at]
+        limit = np.repeat(self.offsets[pieces.row] + stop, pieces.length)[at]
+        for name, columns in self.series.items():
+            future = index[:, None] + np.arange(1, self._horizon[name] + 1)
+            inside = future < limit[:, None]
+            future = np.minimum(future, len(self.times) - 1)
+            values = np.stack([np.where(inside, column[future], np.nan) for column in columns], axis=1)
+            spread, naive = self._units[name]
+            found[name] = Future(torch.from_numpy(values), spread[rows], naive[rows])
+        return found
+
+
+def tiles(part: Part, window: int | None, seed: int, epoch: int) -> tuple[Pieces, NDArray[np.int64]]:
+    """The spans of `part` cut into pieces of at most `window` steps, and the stop of the span that each belongs to.
+
+    Where the cuts fall moves with the epoch, so that in time every step is seen in every place of a window.
+    """
+    if window is None:
+        return Pieces(part.rows, part.start, part.stop - part.start), part.stop
+    length = part.stop - part.start
+    shift = (draws(seed ^ 0x5E9E, epoch, part.count) % np.uint64(window)).astype(np.int64)
+    shift = np.where(length > window, shift, 0)
+    count = np.where(length > window, -(-(length - shift) // window) + (shift > 0), 1)
+    owner = np.repeat(np.arange(part.count), count)
+    place = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    place -= (shift > 0)[owner]
+    first = np.maximum(shift[owner] + place * window, 0)
+    last = np.minimum(shift[owner] + (place + 1) * window, length[owner])
+    return Pieces(part.rows[owner], part.start[owner] + first, last - first), part.stop[owner]
+
+
+def batches(count: int, size: int | None, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
+    """The positions ``0 .. count - 1`` in the order of (seed, epoch), `size` at a time; all at once for None."""
+    order = permutation(seed, epoch, count)
+    size = size or count
+    for first in range(0, count, size):
+        yield order[first : first + size]

@@ -1,0 +1,142 @@
+"""Scores beside the naive answers, on data that the model has not learnt from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segue.data.read import Table
+from segue.data.split import split
+from segue.data.store import Target
+from segue.errors import DataError
+from segue.sequences import Part, Sequences
+from segue.tasks import Metrics
+from segue.trained import Trained
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one output did.
+
+    Attributes:
+        task: the kind of task.
+        main: the metric that stands for the score.
+        lower_is_better: which way it goes.
+        metrics: of the model.
+        baselines: of the naive answers by name, on the same steps.
+    """
+
+    task: str
+    main: str
+    lower_is_better: bool
+    metrics: Metrics
+    baselines: dict[str, Metrics]
+
+    @property
+    def best_baseline(self) -> str:
+        """The name of the naive answer with the best main metric."""
+        sign = 1 if self.lower_is_better else -1
+        return min(self.baselines, key=lambda name: sign * self.baselines[name][self.main])
+
+    @property
+    def beats_naive(self) -> bool:
+        """Whether the model is better than every naive answer, by the main metric."""
+        ours, theirs = self.metrics[self.main], self.baselines[self.best_baseline][self.main]
+        return ours < theirs if self.lower_is_better else ours > theirs
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of all outputs.
+
+    Attributes:
+        scope: what was scored, in words.
+        count: predictions scored.
+        scores: by output.
+        outputs, targets: raw, by output; what the report draws from.
+        part, sequences: where they come from.
+    """
+
+    scope: str
+    count: int
+    scores: dict[str, Score]
+    outputs: dict[str, Tensor]
+    targets: dict[str, Target]
+    part: Part
+    sequences: Sequences
+
+    def frame(self) -> pl.DataFrame:
+        """One row per output and answer (the model first, then the naive ones), one column per metric."""
+        rows: list[dict[str, Any]] = []
+        for name, score in self.scores.items():
+            rows.append({"output": name, "answer": "model", **score.metrics})
+            rows += [{"output": name, "answer": answer, **metrics} for answer, metrics in score.baselines.items()]
+        return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | None) -> Evaluation:
+    """Score `trained` on `table`.
+
+    On the training data only the part that was held out counts; on others everything, except that a forecast is not asked
+    for times that it has learnt from.
+
+    Args:
+        fingerprint: of the training data.
+        until: the last time in the training part; None where there is no time.
+
+    Raises:
+        DataError: a target column is missing, or nothing is left to score.
+    """
+    for name, task in trained.tasks.items():
+        absent = [column for column in task.columns if column not in table.frame.columns]
+        if absent:
+            got = "the columns " + ", ".join(table.frame.columns[:8])
+            raise DataError(table.origin, f"the target column {absent[0]!r} of {name}", got, "add it, or use predict")
+    sequences = trained.sequences(table)
+    part, scope = _scope(trained, sequences, table.fingerprint == fingerprint, until)
+    first, stop = trained.origins(part)
+    scored = np.flatnonzero(stop > first)
+    if not len(scored):
+        expected = f"sequences longer than the horizon ({trained.horizon})" if trained.forecasts else "something to score"
+        raise DataError(table.origin, expected, f"{part.steps} steps in {part.count} sequences", "give more data")
+    part = Part(part.rows[scored], part.start[scored], part.stop[scored])
+    first, stop = first[scored], stop[scored]
+    store = trained.store(sequences, targets=True)
+    outputs = trained.outputs(store, part.rows, first, stop)
+    targets = trained.targets(store, part.rows, first, stop, part.stop)
+    scores = {}
+    for name, task in trained.tasks.items():
+        metrics = task.metrics(outputs[name], targets[name])
+        baselines = task.baselines(sequences, part)
+        kind = trained.declaration.outputs[name].task
+        scores[name] = Score(kind, task.main, task.lower_is_better, metrics, baselines)
+    count = max(len(output) for output in outputs.values())
+    return Evaluation(scope, count, scores, outputs, targets, part, sequences)
+
+
+def _scope(trained: Trained, sequences: Sequences, same: bool, until: float | None) -> tuple[Part, str]:
+    """What may be scored, and how to call it."""
+    if same:
+        parts = split(sequences, trained.declaration.data.split, trained.declaration.training.seed)
+        for name in ("test", "valid"):
+            if parts[name].steps:
+                return parts[name], f"the {name} part of the training data ({parts[name].steps} steps)"
+        return Part.whole(sequences), "the training data themselves: no part was held out, so this says little"
+    if trained.forecasts and until is not None and sequences.has_time:
+        start = _steps_until(sequences, until)
+        if (start > 0).any() and (start < sequences.lengths).any():
+            rows = np.flatnonzero(start < sequences.lengths)
+            part = Part(rows, start[rows], sequences.lengths[rows])
+            return part, f"the {part.steps} steps after the training part"
+    return Part.whole(sequences), f"all {sequences.count} sequences ({sequences.total} steps)"
+
+
+def _steps_until(sequences: Sequences, until: float) -> NDArray[np.int64]:
+    owner = np.repeat(np.arange(sequences.count), sequences.lengths)
+    return np.bincount(owner[sequences.times <= until], minlength=sequences.count).astype(np.int64)
+

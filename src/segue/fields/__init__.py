@@ -1,0 +1,21 @@
+"""Kinds of input, one file each; `KINDS` is the catalogue: a new kind is one file and one row here."""
+
+from __future__ import annotations
+
+from segue.fields.category import Category
+from segue.fields.field import Encoder, EncoderState, Field
+from segue.fields.many_hot import ManyHot
+from segue.fields.number import Number
+from segue.fields.text import Text
+from segue.fields.timestamp import Timestamp
+
+KINDS: dict[str, type[Field]] = {
+    "number": Number,
+    "timestamp": Timestamp,
+    "text": Text,
+    "many_hot": ManyHot,
+    "category": Category,
+}
+"""Every kind by its name in the declaration, in the order in which inference tries them."""
+
+__all__ = ["KINDS", "Encoder", "EncoderState", "Field"]

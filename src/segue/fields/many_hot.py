@@ -1,0 +1,77 @@
+"""Many-hot steps: a set of elements at every step, such as the notes of a chord."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from segue.fields.field import Encoder, EncoderState, Field, raw_column
+from segue.fields.vocabulary import Vocabulary
+from segue.ragged import Ragged
+from segue.schema import Input
+
+
+class ManyHot(Field):
+    """A list of elements per step, encoded as a 0/1 vector over the elements of the training rows.
+
+    Elements never seen in the training rows are left out. A missing list is an empty one.
+    """
+
+    class Spec(Input):
+        """Options of kind `many_hot`."""
+
+    def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
+        super().__init__(name, columns, spec)
+        self.vocabulary = Vocabulary()
+
+    @classmethod
+    def fits(cls, values: pl.Series, *, whole: bool) -> bool:
+        return not whole and isinstance(values.dtype, pl.List)
+
+    def fit(self, frame: pl.DataFrame) -> None:
+        self.vocabulary = Vocabulary.of(frame[self.columns[0]].explode())
+
+    def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
+        return torch.from_numpy(many_hot(frame[self.columns[0]], self.vocabulary))
+
+    def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
+        words = [None if value is None else [str(element) for element in value] for value in values]
+        return raw_column(name, words, pl.List(pl.String), "a list of elements", origin)
+
+    def encoder(self) -> Encoder:
+        return Identity(len(self.vocabulary.names))
+
+    def fitted(self) -> dict[str, Any]:
+        return {"elements": list(self.vocabulary.names)}
+
+    def restore(self, fitted: dict[str, Any]) -> None:
+        self.vocabulary = Vocabulary(fitted["elements"])
+
+    def describe(self) -> str:
+        return f"{len(self.vocabulary.names)} different elements"
+
+
+class Identity(Encoder):
+    """The encoded values are the features."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+
+    def unroll(
+        self, x: Ragged, times: Tensor, elapsed: Tensor, state: EncoderState
+    ) -> tuple[Tensor, EncoderState]:
+        return x.values, state
+
+
+def many_hot(lists: pl.Series, vocabulary: Vocabulary) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """0/1 vectors ``[N, elements]`` of a column of lists."""
+    hot = np.zeros((len(lists), len(vocabulary)), np.float32)
+    lengths = lists.list.len().fill_null(0).to_numpy()
+    elements = lists.filter(lists.list.len() > 0).explode()
+    hot[np.repeat(np.arange(len(lists)), lengths), vocabulary.encode(elements)] = 1.0
+    return hot[:, 1:]

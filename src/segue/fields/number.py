@@ -1,0 +1,156 @@
+"""Numbers: scaled, with "not observed" where one is missing."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segue.errors import DataError
+from segue.fields.field import Encoder, EncoderState, Field, raw_column
+from segue.ragged import Ragged
+from segue.schema import Input
+
+
+class Number(Field):
+    """One or many columns of numbers.
+
+    A value ``v`` becomes ``(v - shift) / scale`` with the mean and standard deviation of the training rows
+    (``scale: standard``), their minimum and range (``minmax``), or stays as it is (``none``). A missing number is NaN
+    until the encoder turns it into "not observed"; no arithmetic is done on it.
+    """
+
+    class Spec(Input):
+        """Options of kind `number`."""
+
+        scale: Literal["standard", "minmax", "none"] = "standard"
+
+    def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
+        super().__init__(name, columns, spec)
+        self._scale = spec.scale
+        self.shift: NDArray[np.float64] = np.zeros(len(columns))
+        self.scale: NDArray[np.float64] = np.ones(len(columns))
+        self.gaps: NDArray[np.bool_] = np.zeros(len(columns), bool)
+        """Columns with missing values in the training rows; only these get an observed flag and a time since."""
+        self.unit = 1.0
+
+    @classmethod
+    def fits(cls, values: pl.Series, *, whole: bool) -> bool:
+        return values.dtype.is_numeric()
+
+    def fit(self, frame: pl.DataFrame) -> None:
+        for index, column in enumerate(self.columns):
+            values = numbers(frame[column], "training rows")
+            seen = values[~np.isnan(values)]
+            self.gaps[index] = len(seen) < len(values)
+            if len(seen) and self._scale == "standard":
+                self.shift[index], self.scale[index] = seen.mean(), seen.std()
+            elif len(seen) and self._scale == "minmax":
+                self.shift[index], self.scale[index] = seen.min(), seen.max() - seen.min()
+            # A column that never changes has no scale of its own; its values become 0.
+            if not self.scale[index] > 1e-12 * max(1.0, abs(self.shift[index])):
+                self.scale[index] = 1.0
+
+    def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
+        encoded = np.empty((frame.height, len(self.columns)), np.float32)
+        for index, column in enumerate(self.columns):
+            values = numbers(frame[column], origin)
+            encoded[:, index] = (values - self.shift[index]) / self.scale[index]
+        return torch.from_numpy(encoded)
+
+    def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
+        return raw_column(name, values, pl.Float64, "a number", origin)
+
+    def encoder(self) -> Encoder:
+        return NumberEncoder(torch.from_numpy(self.gaps), self.unit)
+
+    def fitted(self) -> dict[str, Any]:
+        return {
+            "shift": self.shift.tolist(),
+            "scale": self.scale.tolist(),
+            "gaps": self.gaps.tolist(),
+            "unit": self.unit,
+        }
+
+    def restore(self, fitted: dict[str, Any]) -> None:
+        self.shift, self.scale = np.array(fitted["shift"], float), np.array(fitted["scale"], float)
+        self.gaps, self.unit = np.array(fitted["gaps"], bool), float(fitted["unit"])
+
+    def describe(self) -> str:
+        if len(self.columns) > 1:
+            return f"{len(self.columns)} columns, {int(self.gaps.sum())} of them with gaps"
+        return f"shift {self.shift[0]:.4g}, scale {self.scale[0]:.4g}" + (", with gaps" if self.gaps[0] else "")
+
+
+class NumberEncoder(Encoder):
+    """Scaled numbers to features: the values, then for every column with gaps a flag and the time since.
+
+    ``[v or 0]``, ``[observed]``, ``[log(1 + (t - t_last) / unit)]`` where t_last is when the column was last observed
+    (0 while it never was). State: t_last ``[B, gaps]``, float64, NaN for never.
+    """
+
+    gaps: Tensor
+
+    def __init__(self, gaps: Tensor, unit: float) -> None:
+        super().__init__()
+        self.register_buffer("gaps", gaps.nonzero()[:, 0], persistent=False)
+        self._unit = unit
+        self.features = len(gaps) + 2 * len(self.gaps)
+
+    def initial_state(self, batch: int) -> EncoderState:
+        if not len(self.gaps):
+            return ()
+        return (torch.full((batch, len(self.gaps)), torch.nan, dtype=torch.float64),)
+
+    def unroll(
+        self, x: Ragged, times: Tensor, elapsed: Tensor, state: EncoderState
+    ) -> tuple[Tensor, EncoderState]:
+        values = torch.nan_to_num(x.values, nan=0.0)
+        if not len(self.gaps):
+            return values, state
+        observed = ~torch.isnan(x.values[:, self.gaps])
+        seen_at = torch.where(observed, times[:, None], -torch.inf)
+        before = torch.nan_to_num(state[0], nan=-torch.inf)
+        padded = torch.cat([before[:, None], _padded_with(x.with_values(seen_at), -torch.inf)], dim=1)
+        last = padded.cummax(dim=1).values
+        after = last[:, -1]
+        last_seen = Ragged.from_padded(last[:, 1:], x.lengths).values
+        since = torch.where(torch.isinf(last_seen), 0.0, times[:, None] - last_seen) / self._unit
+        features = torch.cat([values, observed.to(values.dtype), torch.log1p(since).to(values.dtype)], dim=1)
+        return features, (torch.where(torch.isinf(after), torch.nan, after),)
+
+
+def numbers(series: pl.Series, origin: str) -> NDArray[np.float64]:
+    """The values of a column as float64, NaN where one is missing.
+
+    Raises:
+        DataError: the column does not hold finite numbers.
+    """
+    if not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
+        raise DataError(
+            f"{origin}: column {series.name!r}",
+            "numbers",
+            f"{series.dtype} such as {series.drop_nulls().head(1).to_list()}",
+            "declare another kind or correct the column",
+        )
+    values: NDArray[np.float64] = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    infinite = np.isinf(values)
+    if infinite.any():
+        row = int(infinite.argmax())
+        raise DataError(
+            f"{origin}: column {series.name!r}, row {row + 1}",
+            "a finite number, or nothing where it is missing",
+            repr(float(values[row])),
+            "correct the value or leave the cell empty",
+        )
+    return values
+
+
+def _padded_with(x: Ragged, fill: float) -> Tensor:
+    padded = x.to_padded()
+    real = torch.arange(padded.shape[1])[None] < x.lengths[:, None]
+    return torch.where(real[..., None], padded, fill)

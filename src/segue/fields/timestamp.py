@@ -1,0 +1,139 @@
+"""Timestamps: where in the day, week and year a step is, and how long after the step before."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segue.errors import DataError
+from segue.fields.field import Encoder, EncoderState, Field
+from segue.ragged import Ragged
+from segue.schema import Input
+
+DAY = 86_400.0
+CYCLES = {"day": DAY, "week": 7 * DAY, "year": 365.2425 * DAY}
+"""Calendar cycles and their length in seconds."""
+_MONDAY = 4 * DAY  # 1970-01-05, the first Monday of the epoch
+
+
+class Timestamp(Field):
+    """A column of dates or date-times, as calendar features and elapsed time.
+
+    Each cycle of the calendar (day, week, year) that the training rows resolve, that is whose length is at least two
+    steps and that they see at least twice, gives ``sin`` and ``cos`` of 2 pi times the phase. Where the steps of the
+    training rows are not even, ``log(1 + elapsed / unit)`` is a feature too, unit being their median step.
+    The future of a calendar is known, so a forecast always sees it.
+    """
+
+    class Spec(Input):
+        """Options of kind `timestamp`."""
+
+    def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
+        super().__init__(name, columns, spec)
+        self.cycles: tuple[str, ...] = ()
+        self.uneven = False
+        self.unit = 1.0
+
+    @classmethod
+    def fits(cls, values: pl.Series, *, whole: bool) -> bool:
+        return values.dtype.is_temporal()
+
+    def fit(self, frame: pl.DataFrame) -> None:
+        times = seconds(frame[self.columns[0]], "training rows")
+        steps = np.diff(times)
+        steps = steps[steps > 0]
+        self.unit = float(np.median(steps)) if len(steps) else 1.0
+        # The steps of one key follow each other; a jump back is the next key and was left out above.
+        self.uneven = bool(len(steps)) and float((steps != self.unit).mean()) > 0.01
+        span = float(times.max() - times.min()) if len(times) else 0.0
+        self.cycles = tuple(
+            name for name, length in CYCLES.items() if 2 * self.unit <= length and 2 * length <= span
+        )
+
+    def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
+        return torch.from_numpy(self.calendar(seconds(frame[self.columns[0]], origin)))
+
+    def calendar(self, times: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Calendar features ``[N, 2 * cycles]`` of times in seconds since 1970."""
+        features = np.empty((len(times), 2 * len(self.cycles)), np.float32)
+        for index, name in enumerate(self.cycles):
+            phase = 2 * math.pi * ((times - _MONDAY) / CYCLES[name] % 1.0)
+            features[:, 2 * index], features[:, 2 * index + 1] = np.sin(phase), np.cos(phase)
+        return features
+
+    def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
+        return moments(name, values, origin)
+
+    def encoder(self) -> Encoder:
+        return Calendar(2 * len(self.cycles), self.unit if self.uneven else None)
+
+    def fitted(self) -> dict[str, Any]:
+        return {"cycles": list(self.cycles), "uneven": self.uneven, "unit": self.unit}
+
+    def restore(self, fitted: dict[str, Any]) -> None:
+        self.cycles, self.uneven = tuple(fitted["cycles"]), bool(fitted["uneven"])
+        self.unit = float(fitted["unit"])
+
+    def describe(self) -> str:
+        return f"cycles {', '.join(self.cycles) or 'none'}" + (", uneven steps" if self.uneven else "")
+
+
+class Calendar(Encoder):
+    """Calendar features as they are, and ``log(1 + elapsed / unit)`` where the steps are uneven."""
+
+    def __init__(self, calendar: int, unit: float | None) -> None:
+        super().__init__()
+        self._unit = unit
+        self.features = calendar + (unit is not None)
+
+    def unroll(
+        self, x: Ragged, times: Tensor, elapsed: Tensor, state: EncoderState
+    ) -> tuple[Tensor, EncoderState]:
+        if self._unit is None:
+            return x.values, state
+        waited = torch.log1p(elapsed / self._unit).to(x.values.dtype)
+        return torch.cat([x.values, waited[:, None]], dim=1), state
+
+
+def moments(name: str, values: list[Any], origin: str) -> pl.Series:
+    """Dates, date-times or their ISO texts as a column of date-times.
+
+    Raises:
+        DataError: a value that is none of these.
+    """
+    parsed = []
+    for value in values:
+        try:
+            text = value.isoformat() if isinstance(value, date) else str(value)
+            parsed.append(datetime.fromisoformat(text).replace(tzinfo=None))
+        except ValueError:
+            where = f"{origin}: {name!r}"
+            raise DataError(where, "a date or date-time", repr(value), "write it as 2026-01-31 18:00:00") from None
+    return pl.Series(name, parsed, dtype=pl.Datetime("us"))
+
+
+def seconds(series: pl.Series, origin: str) -> NDArray[np.float64]:
+    """Seconds since 1970 of a column of dates or date-times.
+
+    Raises:
+        DataError: the column is of another type, or a cell is empty.
+    """
+    if not series.dtype.is_temporal():
+        raise DataError(
+            f"{origin}: column {series.name!r}",
+            "dates or date-times",
+            f"{series.dtype} such as {series.drop_nulls().head(1).to_list()}",
+            "write them as 2026-01-31 or 2026-01-31 18:00:00",
+        )
+    if series.null_count():
+        row = int(series.is_null().arg_max() or 0)
+        raise DataError(f"{origin}: column {series.name!r}, row {row + 1}", "a date", "an empty cell", "fill it in")
+    values: NDArray[np.float64] = (series.cast(pl.Datetime("us")).to_physical().cast(pl.Float64) / 1e6).to_numpy()
+    return values

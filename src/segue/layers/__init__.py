@@ -1,0 +1,46 @@
+"""Time, and the layers that wrap cells.
+
+`unroll` is the one way through time. What wraps cells and stays causal is a cell; what looks ahead
+is `Acausal` and has only ``unroll``, so that its type says that it cannot stream.
+"""
+
+from __future__ import annotations
+
+from segue.layers.acausal import Bidirectional, Chain
+from segue.layers.causal import Dropout, DropoutState, Residual, Stack, TimeDistributed, Zoneout
+from segue.layers.linear import Linear, Readout
+from segue.layers.paths import explain
+from segue.layers.time import (
+    Acausal,
+    Scan,
+    Scans,
+    as_flags,
+    as_steps,
+    backward_flags,
+    scan_of,
+    scan_resetting,
+    unroll,
+)
+
+__all__ = [
+    "Acausal",
+    "Bidirectional",
+    "Chain",
+    "Dropout",
+    "DropoutState",
+    "Linear",
+    "Readout",
+    "Residual",
+    "Scan",
+    "Scans",
+    "Stack",
+    "TimeDistributed",
+    "Zoneout",
+    "as_flags",
+    "as_steps",
+    "backward_flags",
+    "explain",
+    "scan_of",
+    "scan_resetting",
+    "unroll",
+]

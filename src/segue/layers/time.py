@@ -1,0 +1,175 @@
+"""`unroll`, the one way through time, for cells and for layers that look ahead."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from segue import ops
+from segue.cells import Cell
+from segue.errors import CausalError, ShapeError
+from segue.ops import State, map_state
+from segue.ragged import Ragged
+from segue.shapes import check
+
+Scan: TypeAlias = Callable[[Ragged, State], tuple[Tensor, State]]
+Container = TypeVar("Container", Tensor, Ragged)
+
+
+@runtime_checkable
+class Scans(Protocol):
+    """A cell with a faster way through time than its steps one by one."""
+
+    def scan(self, x: Ragged, state: State) -> tuple[Tensor, State]:
+        """All steps: x ``[N, I]``, the state of B rows -> y ``[N, O]``, the final state."""
+
+
+def unroll(
+    layer: Cell | Acausal,
+    x: Container,
+    state: State | None = None,
+    reset: Tensor | Ragged | None = None,
+) -> tuple[Container, State]:
+    """Takes a cell through time. For each sequence it means
+
+        for t in range(length):
+            if reset[t]: state = cell.initial_state(1)
+            y[t], state = cell.step(x[t], state)
+
+    Args:
+        layer: a cell, or a layer that is not causal.
+        x: ``[B, T, I]``, or a Ragged of ``[N, I]``.
+        state: the state before the first step; by default the initial one.
+        reset: bool ``[B, T]``, or a Ragged of bool ``[N]``; where True, the state is the initial
+            one *before* that step.
+
+    Returns:
+        y in the container of x (``[B, T, O]``, or a Ragged of ``[N, O]``), and the state of each
+        sequence after its own last step; a sequence without steps keeps its state.
+
+    Raises:
+        ShapeError: x, the state or reset do not fit.
+
+    >>> from segue.cells import LSTM
+    >>> y, state = unroll(LSTM(3, 5), torch.zeros(2, 4, 3))
+    >>> y.shape, state.c.shape
+    (torch.Size([2, 4, 5]), torch.Size([2, 5]))
+    """
+    steps = x if isinstance(x, Ragged) else as_steps(x, layer.inputs)
+    check("unroll.x", steps.values, "N I ...", {"I": layer.inputs})
+    flags = None if reset is None else as_flags(reset, steps)
+    if isinstance(layer, Acausal):
+        values, final = layer.scan(steps, state, flags)
+    else:
+        start = layer.initial_state(steps.batch) if state is None else state
+        values, final = scan_resetting(scan_of(layer), layer.initial_state, steps, start, flags)
+    if isinstance(x, Ragged):
+        return x.with_values(values), final
+    return values.reshape(*x.shape[:2], *values.shape[1:]), final
+
+
+def as_steps(x: Tensor, inputs: int) -> Ragged:
+    """``[B, T, I]`` as B sequences of T steps (a view where x is contiguous)."""
+    check("unroll.x", x, "B T I", {"I": inputs})
+    return Ragged(x.reshape(-1, x.shape[2]), torch.full((x.shape[0],), x.shape[1]))
+
+
+def as_flags(reset: Tensor | Ragged, x: Ragged) -> Tensor:
+    """Reset flags, ``[B, T]`` or Ragged, as bool ``[N]`` for the steps of x."""
+    if isinstance(reset, Tensor):
+        check("reset", reset, "B T", {"B": x.batch, "T": x.longest}, dtype=torch.bool)
+        return Ragged.from_padded(reset, x.lengths).values
+    check("reset", reset.values, "N", {"N": x.total}, dtype=torch.bool)
+    if not torch.equal(reset.lengths, x.lengths):
+        fix = "take it from x.with_values(flags)"
+        raise ShapeError("reset", "the lengths of x", "other lengths", fix)
+    return reset.values
+
+
+def scan_of(cell: Cell) -> Scan:
+    """The cell's own way through time, or else the loop over its steps."""
+    if isinstance(cell, Scans):
+        return cell.scan
+    return lambda x, state: ops.loop(cell.step, x, state)
+
+
+def scan_resetting(
+    scan: Scan,
+    initial_state: Callable[[int], State],
+    x: Ragged,
+    state: State,
+    flags: Tensor | None,
+) -> tuple[Tensor, State]:
+    """A scan with resets, by the law that a reset sequence equals two sequences.
+
+    The first piece of each sequence starts from its state, the later ones from the initial one; the
+    final state is that of the last piece. So a reset costs nothing, and keeps whatever path the
+    scan takes.
+    """
+    if flags is None or not bool(flags.any()):
+        return scan(x, state)
+    pieces, owner = x.split_at(flags)
+    is_first = torch.ones_like(owner, dtype=torch.bool)
+    is_first[1:] = owner[1:] != owner[:-1]
+    is_last = is_first.roll(-1)
+
+    def start(given: Tensor, fresh: Tensor) -> Tensor:
+        mask = is_first.to(given.device).reshape(-1, *[1] * (given.dim() - 1))
+        return torch.where(mask, given[owner.to(given.device)], fresh)
+
+    fresh = initial_state(pieces.batch)
+    values, final = scan(pieces, map_state(start, state, fresh))
+    return values, map_state(lambda s: s[is_last.to(s.device)], final)
+
+
+def backward_flags(x: Ragged, flags: Tensor) -> Tensor:
+    """Reset flags ``[N]`` as the backward direction meets them.
+
+    A cut before step t is, read backwards, one before step t - 1.
+    """
+    shifted = flags.roll(-1)
+    filled = x.offsets[1:][x.lengths > 0].to(flags.device)
+    shifted[filled - 1] = False
+    return x.with_values(shifted).reversed().values
+
+
+class Acausal(nn.Module, ABC):
+    """A layer that needs the whole sequence: it has `unroll` only, and cannot run live.
+
+    Attributes:
+        inputs: I.
+        outputs: O.
+    """
+
+    inputs: int
+    outputs: int
+
+    @abstractmethod
+    def initial_state(self, batch: int) -> State:
+        """The state of ``batch`` sequences before they are read."""
+
+    @abstractmethod
+    def scan(self, x: Ragged, state: State | None, flags: Tensor | None) -> tuple[Tensor, State]:
+        """All steps: x ``[N, I]``, reset flags ``[N]`` -> y ``[N, O]``, final state."""
+
+    @abstractmethod
+    def reason(self) -> str:
+        """Why it cannot be stepped."""
+
+    def unroll(
+        self, x: Container, state: State | None = None, reset: Tensor | Ragged | None = None
+    ) -> tuple[Container, State]:
+        """As `segue.layers.unroll`."""
+        return unroll(self, x, state, reset)
+
+    def step(self, x: Tensor, state: State) -> NoReturn:
+        """Refused.
+
+        Raises:
+            CausalError: always, with the reason.
+        """
+        raise CausalError(f"{type(self).__name__} cannot be stepped: {self.reason()}")

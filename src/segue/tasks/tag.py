@@ -1,0 +1,21 @@
+"""A class for every step."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from segue.schema import Output
+from segue.sequences import Sequences
+from segue.tasks.classify import Classify
+
+
+class Tag(Classify):
+    """`Classify` at every step; a step without a class counts neither in the loss nor in the scores."""
+
+    every = True
+
+    class Spec(Output):
+        """Options of task `tag`."""
+
+    def _values(self, sequences: Sequences) -> pl.Series:
+        return sequences.steps[self.columns[0]]

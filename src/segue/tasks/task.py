@@ -1,0 +1,74 @@
+"""What every task has: targets, a head, a loss, metrics, decoding to the user's terms and a naive baseline."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import polars as pl
+from torch import Tensor, nn
+
+from segue.fields import Field
+from segue.schema import Output
+from segue.sequences import Part, Sequences
+
+Metrics = dict[str, float]
+
+
+class Task(ABC):
+    """One declared output over one or many columns.
+
+    Attributes:
+        every: whether there is a prediction at every step, or one at the end of each sequence.
+        main: the metric that stands for the score, and `lower_is_better` which way it goes.
+    """
+
+    Spec: ClassVar[type[Output]]
+    main: ClassVar[str]
+    lower_is_better: ClassVar[bool] = True
+    every: bool
+
+    def __init__(self, name: str, columns: tuple[str, ...], spec: Output) -> None:
+        self.name = name
+        self.columns = columns
+
+    @abstractmethod
+    def fit(self, train: Sequences, fields: Mapping[str, Field]) -> None:
+        """Learn classes or scales from the training part."""
+
+    @abstractmethod
+    def encode(self, sequences: Sequences) -> Tensor:
+        """Targets: ``[N, ...]`` if `every`, else ``[B, ...]``; NaN or -1 where there is none.
+
+        Raises:
+            DataError: a target that cannot be one.
+        """
+
+    @abstractmethod
+    def head(self, features: int) -> nn.Module:
+        """The module from features ``[M, F]`` to outputs ``[M, ...]``."""
+
+    @abstractmethod
+    def losses(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of each observed target, ``[observed]``."""
+
+    @abstractmethod
+    def metrics(self, output: Tensor, target: Tensor) -> Metrics:
+        """Scores of `output` against `target`, in the user's units."""
+
+    @abstractmethod
+    def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
+        """Scores on the `part` of `sequences` of the naive answers that `fit` has learnt."""
+
+    @abstractmethod
+    def decode(self, output: Tensor) -> pl.DataFrame:
+        """Predictions in the user's terms, a row per row of `output`."""
+
+    @abstractmethod
+    def fitted(self) -> dict[str, Any]:
+        """What `fit` has learnt, as plain JSON values."""
+
+    @abstractmethod
+    def restore(self, fitted: dict[str, Any]) -> None:
+        """Take back what `fitted` gave."""

@@ -1,0 +1,147 @@
+"""One row per public thing; test_conformance.py runs every law over every row that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+import segue.nn
+from segue.cells import GRU, LSTM, Elman
+from segue.layers import (
+    Bidirectional,
+    Chain,
+    Dropout,
+    Linear,
+    Readout,
+    Residual,
+    Stack,
+    TimeDistributed,
+    Zoneout,
+)
+
+# Tags
+CAUSAL = "causal"  # a cell: it has initial_state and step
+LAW = "law"  # a cell with an equation of its own
+EXACT = "exact"  # float32 inference gives the same bits in any batch, chunk and number of threads
+RANDOM = "random"  # training draws random numbers
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer at sizes that the law chooses.
+
+    Args:
+        name: what the test is called.
+        covers: the public class that the row stands for.
+        make: I and H -> the layer.
+        tags: what the laws may expect of it.
+    """
+
+    name: str
+    covers: type[nn.Module]
+    make: Callable[[int, int], Any]
+    tags: frozenset[str]
+
+    def build(self, inputs: int, hidden: int, dtype: torch.dtype = torch.float32) -> Any:
+        """The layer in evaluation mode, with weights that depend on the name alone."""
+        torch.manual_seed(sum(map(ord, self.name)))
+        layer = self.make(inputs, hidden).to(dtype).eval()
+        with torch.no_grad():
+            for weight in layer.parameters():
+                # Biases and learned states start at 0, which would hide mistakes.
+                if weight.dim() == 1:
+                    weight.uniform_(-0.5, 0.5)
+        return layer
+
+
+def _row(name: str, covers: type[nn.Module], make: Callable[[int, int], Any], *tags: str) -> Row:
+    return Row(name, covers, make, frozenset(tags))
+
+
+def _stack(inputs: int, hidden: int) -> Stack:
+    return Stack(
+        LSTM(inputs, hidden),
+        Dropout(hidden, 0.3),
+        Residual(GRU(hidden, hidden)),
+        TimeDistributed(Readout(hidden, 3)),
+    )
+
+
+def _bidirectional(inputs: int, hidden: int) -> Bidirectional:
+    return Bidirectional(LSTM(inputs, hidden), GRU(inputs, hidden + 1))
+
+
+def _chain(inputs: int, hidden: int) -> Chain:
+    both = Bidirectional(GRU(inputs, hidden), GRU(inputs, hidden))
+    return Chain(both, LSTM(2 * hidden, hidden), TimeDistributed(Readout(hidden, 3)))
+
+
+def _sequence_dropout(inputs: int, hidden: int) -> Stack:
+    return Stack(Dropout(inputs, 0.4, per="sequence"), GRU(inputs, hidden))
+
+
+CELLS = [
+    _row("elman", Elman, Elman, CAUSAL, LAW, EXACT),
+    *(
+        _row(f"elman-{f}", Elman, partial(Elman, activation=f), CAUSAL, LAW, EXACT)
+        for f in ("relu", "sigmoid", "identity")
+    ),
+    _row("elman-custom", Elman, partial(Elman, activation=torch.sin), CAUSAL, LAW),
+    _row("elman-learned", Elman, partial(Elman, learn_initial=True), CAUSAL, LAW, EXACT),
+    _row("lstm", LSTM, LSTM, CAUSAL, LAW, EXACT),
+    _row("lstm-projected", LSTM, partial(LSTM, projection=3), CAUSAL, LAW, EXACT),
+    _row("lstm-learned", LSTM, partial(LSTM, learn_initial=True), CAUSAL, LAW, EXACT),
+    _row("gru", GRU, GRU, CAUSAL, LAW, EXACT),
+    _row("gru-before", GRU, partial(GRU, reset_after=False), CAUSAL, LAW, EXACT),
+    _row("gru-learned", GRU, partial(GRU, learn_initial=True), CAUSAL, LAW, EXACT),
+]
+
+LAYERS = [
+    _row("stack", Stack, _stack, CAUSAL, EXACT, RANDOM),
+    _row("residual", Residual, lambda i, h: Residual(LSTM(i, i)), CAUSAL, EXACT),
+    _row("dropout", Dropout, lambda i, h: Dropout(i, 0.3), CAUSAL, EXACT, RANDOM),
+    _row("dropout-sequence", Dropout, _sequence_dropout, CAUSAL, EXACT, RANDOM),
+    _row(
+        "zoneout-lstm",
+        Zoneout,
+        lambda i, h: Zoneout(LSTM(i, h), hidden=0.1, cell=0.4),
+        *(CAUSAL, EXACT, RANDOM),
+    ),
+    _row(
+        "zoneout-gru", Zoneout, lambda i, h: Zoneout(GRU(i, h), hidden=0.3), CAUSAL, EXACT, RANDOM
+    ),
+    _row(
+        "time-distributed",
+        TimeDistributed,
+        lambda i, h: TimeDistributed(Linear(i, h)),
+        *(CAUSAL, EXACT),
+    ),
+    _row("bidirectional", Bidirectional, _bidirectional, EXACT),
+    _row("chain", Chain, _chain, EXACT),
+]
+
+# Held to torch.nn in test_nn.py, and to each other's bits by the rows above.
+MODULES = [
+    _row("linear", Linear, Linear, EXACT),
+    _row("readout", Readout, Readout, EXACT),
+    _row("nn-rnn", segue.nn.RNN, segue.nn.RNN),
+    _row("nn-lstm", segue.nn.LSTM, segue.nn.LSTM),
+    _row("nn-gru", segue.nn.GRU, segue.nn.GRU),
+]
+
+ROWS = CELLS + LAYERS
+
+
+def rows(*tags: str) -> list[Row]:
+    """The rows of cells and layers that have all the tags."""
+    return [row for row in ROWS if row.tags.issuperset(tags)]
+
+
+def cells(*tags: str) -> list[Row]:
+    """The rows of cells: what has a step."""
+    return rows(CAUSAL, *tags)

@@ -1,0 +1,25 @@
+"""Fixtures for several test files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets.
+
+    It is at ``SEGUE_DATA``, or beside the repository. Where it is absent the test is skipped, or
+    fails when ``SEGUE_REQUIRE_DATA=1``.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SEGUE_DATA") or beside)
+    if not folder.is_dir():
+        reason = f"no real data at {folder}: set SEGUE_DATA to the folder that holds ts_classics"
+        if os.environ.get("SEGUE_REQUIRE_DATA") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
