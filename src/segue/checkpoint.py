@@ -77,8 +77,12 @@ def save(
     body = {
         "format": FORMAT,
         "segue": version("segue"),
-        "fields": {name: [list(field.columns), field.fitted()] for name, field in trained.fields.items()},
-        "tasks": {name: [list(task.columns), task.fitted()] for name, task in trained.tasks.items()},
+        "fields": {
+            name: [list(field.columns), field.fitted()] for name, field in trained.fields.items()
+        },
+        "tasks": {
+            name: [list(task.columns), task.fitted()] for name, task in trained.tasks.items()
+        },
         "clock": trained.clock.to_dict(),
         "fingerprint": fingerprint,
         "facts": dict(facts),
@@ -88,7 +92,9 @@ def save(
     try:
         _write(folder, files)
     except OSError as error:
-        raise RunError(str(folder), "a place to write a run to", str(error.strerror), "choose another folder") from None
+        raise RunError(
+            str(folder), "a place to write a run to", str(error.strerror), "choose another folder"
+        ) from None
 
 
 def load(folder: Path) -> tuple[Trained, Manifest]:
@@ -111,7 +117,9 @@ def load(folder: Path) -> tuple[Trained, Manifest]:
         tasks[name].restore(fitted)
     network = Network(fields, tasks, declaration)
     try:
-        network.load_state_dict(safetensors.torch.load(verified(folder, manifest, "model.safetensors")))
+        network.load_state_dict(
+            safetensors.torch.load(verified(folder, manifest, "model.safetensors"))
+        )
     except (SafetensorError, RuntimeError) as error:
         got = str(error).splitlines()[0]
         where = str(folder / "model.safetensors")
@@ -130,10 +138,14 @@ def verified(folder: Path, manifest: Manifest, name: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RunError(str(path), "a file of the run", str(error.strerror), "copy the whole run folder again") from None
+        raise RunError(
+            str(path), "a file of the run", str(error.strerror), "copy the whole run folder again"
+        ) from None
     if _sha256(data) != manifest.files.get(name):
         got = f"SHA-256 {_sha256(data)[:12]}..."
-        expected = f"the file as it was written (SHA-256 {manifest.files.get(name, 'none')[:12]}...)"
+        expected = (
+            f"the file as it was written (SHA-256 {manifest.files.get(name, 'none')[:12]}...)"
+        )
         raise RunError(str(path), expected, got, "copy the run folder again or train again")
     return data
 
@@ -156,9 +168,19 @@ def refuse_taken(folder: Path, *, overwrite: bool) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if not is_run:
-        raise RunError(str(folder), "a new folder for the run", "something that is not a run", "choose another name")
+        raise RunError(
+            str(folder),
+            "a new folder for the run",
+            "something that is not a run",
+            "choose another name",
+        )
     if not overwrite:
-        raise RunError(str(folder), "a new folder for the run", "a run", "choose another name, or say --overwrite")
+        raise RunError(
+            str(folder),
+            "a new folder for the run",
+            "a run",
+            "choose another name, or say --overwrite",
+        )
 
 
 def spec_kinds() -> dict[str, Any]:
@@ -179,20 +201,36 @@ def _manifest(folder: Path) -> tuple[Manifest, dict[str, Any]]:
         sealed = _sealed(body) == path.read_bytes()
         form = body["format"]
     except OSError as error:
-        raise RunError(str(path), "a run folder with manifest.json", str(error.strerror), "check the path") from None
+        raise RunError(
+            str(path), "a run folder with manifest.json", str(error.strerror), "check the path"
+        ) from None
     except (ValueError, KeyError, TypeError):
-        raise RunError(str(path), "the manifest of a run", "something else", "copy the run folder again") from None
+        raise RunError(
+            str(path), "the manifest of a run", "something else", "copy the run folder again"
+        ) from None
     if not sealed:
         got = "another SHA-256 than it says"
-        raise RunError(str(path), "the manifest as it was written", got, "copy the run folder again or train again")
+        raise RunError(
+            str(path),
+            "the manifest as it was written",
+            got,
+            "copy the run folder again or train again",
+        )
     if form != FORMAT:
-        raise RunError(str(path), f"format {FORMAT}", f"format {form}", f"use the segue that wrote it ({body['segue']})")
+        raise RunError(
+            str(path),
+            f"format {FORMAT}",
+            f"format {form}",
+            f"use the segue that wrote it ({body['segue']})",
+        )
     return Manifest(body["fingerprint"], body["facts"], body["files"]), body
 
 
 def _sealed(body: dict[str, Any]) -> bytes:
     text = json.dumps(body, sort_keys=True, ensure_ascii=False)
-    return json.dumps({"manifest": body, "sha256": _sha256(text.encode())}, indent=1, ensure_ascii=False).encode()
+    return json.dumps(
+        {"manifest": body, "sha256": _sha256(text.encode())}, indent=1, ensure_ascii=False
+    ).encode()
 
 
 def _sha256(data: bytes) -> str:

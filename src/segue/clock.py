@@ -52,7 +52,9 @@ class Clock:
     @property
     def name(self) -> str | None:
         """The name of the calendar's step, such as ``1h``; None where it is not one of the usual ones."""
-        near = [name for name, length, _ in STEPS if self.dates and 0.85 < self.step / length < 1.15]
+        near = [
+            name for name, length, _ in STEPS if self.dates and 0.85 < self.step / length < 1.15
+        ]
         return near[0] if near else None
 
     @property
@@ -67,7 +69,9 @@ class Clock:
         ahead = np.arange(1, horizon + 1)
         if self.name not in ("1mo", "1q", "1y"):
             return last[:, None] + self.step * ahead
-        start = pl.DataFrame({"t": self.values(np.repeat(last, horizon)), "n": np.tile(ahead, len(last))})
+        start = pl.DataFrame(
+            {"t": self.values(np.repeat(last, horizon)), "n": np.tile(ahead, len(last))}
+        )
         unit = {"1mo": (1, "mo"), "1q": (3, "mo"), "1y": (1, "y")}[self.name]
         offset = (pl.col("n") * unit[0]).cast(pl.String) + unit[1]
         moved = start.select(pl.col("t").dt.offset_by(offset))["t"]

@@ -17,12 +17,18 @@ UPDATES = 600
 """Steps of the optimiser that a training aims at where the number of epochs is not said; half of it for fewer than 100
 sequences, which would be learnt by heart, and at least 10 epochs for more than 2,000."""
 
+
 def completed(declaration: Declaration, train: Sequences, clock: Clock) -> Declaration:
     """The declaration with nothing left open, from the training part and its clock."""
     forecasts = any(spec.task == "forecast" for spec in declaration.outputs.values())
     if not forecasts:
-        return _with_sections(declaration, _network_sizes(declaration), _ordinary_training(declaration, train))
-    outputs = {name: _with_season(spec, name, declaration, train, clock) for name, spec in declaration.outputs.items()}
+        return _with_sections(
+            declaration, _network_sizes(declaration), _ordinary_training(declaration, train)
+        )
+    outputs = {
+        name: _with_season(spec, name, declaration, train, clock)
+        for name, spec in declaration.outputs.items()
+    }
     season = max(int(getattr(spec, "season", 1)) for spec in outputs.values())
     declaration = declaration.model_copy(update={"outputs": outputs})
     model = _segments(season, int(train.lengths.max()))
@@ -31,7 +37,9 @@ def completed(declaration: Declaration, train: Sequences, clock: Clock) -> Decla
     return _with_sections(declaration, {}, _forecast_training(declaration, train))
 
 
-def _with_sections(declaration: Declaration, model: dict[str, Any], training: dict[str, Any]) -> Declaration:
+def _with_sections(
+    declaration: Declaration, model: dict[str, Any], training: dict[str, Any]
+) -> Declaration:
     """The declaration with the open values of two sections filled in; what is said stays."""
     changes = {}
     for section, values in (("model", model), ("training", training)):
@@ -49,7 +57,10 @@ def _ordinary_training(declaration: Declaration, train: Sequences) -> dict[str, 
     """Whole sequences, or windows of a few long ones, with the state carried through each."""
     said = declaration.training
     window, truncate = said.window, said.truncate
-    every = all(getattr(spec, "at", "every") == "every" and spec.task != "classify" for spec in declaration.outputs.values())
+    every = all(
+        getattr(spec, "at", "every") == "every" and spec.task != "classify"
+        for spec in declaration.outputs.values()
+    )
     longest, total = int(train.lengths.max(initial=1)), train.total
     if window is None and every and longest > 4096:
         # Long sequences become about 32 streams side by side, each read window by window.
@@ -76,12 +87,21 @@ def _segments(season: int, longest: int) -> dict[str, Any]:
     """A segment is the largest part of a season up to 24 steps; the look-back two long seasons or seven short ones."""
     segment = max(size for size in range(1, min(season, 24) + 1) if season % size == 0)
     lookback = 2 * season if season > 24 else 7 * max(season, 4)
-    return {"segment": segment, "lookback": max(segment + 1, min(lookback, longest // 4)), "hidden": 64, "cell": "lstm", "dropout": 0.1}
+    return {
+        "segment": segment,
+        "lookback": max(segment + 1, min(lookback, longest // 4)),
+        "hidden": 64,
+        "cell": "lstm",
+        "dropout": 0.1,
+    }
 
 
 def _forecast_training(declaration: Declaration, train: Sequences) -> dict[str, Any]:
     said, segment = declaration.training, declaration.model.segment or 1
-    columns = sum(len(task.columns) for task in tasks_of(declaration, train.steps.columns, train.origin).values())
+    columns = sum(
+        len(task.columns)
+        for task in tasks_of(declaration, train.steps.columns, train.origin).values()
+    )
     window = said.window or 20 * segment
     pieces = int(np.ceil(train.lengths / window).sum())
     batch = said.batch if said.batch is not None else max(1, 32 // columns)
@@ -96,7 +116,9 @@ def _forecast_training(declaration: Declaration, train: Sequences) -> dict[str, 
     }
 
 
-def _with_season(spec: Output, name: str, declaration: Declaration, train: Sequences, clock: Clock) -> Output:
+def _with_season(
+    spec: Output, name: str, declaration: Declaration, train: Sequences, clock: Clock
+) -> Output:
     if getattr(spec, "season", None) is not None:
         return spec
     season = clock.season
@@ -117,9 +139,16 @@ def season_of(sequences: Sequences, column: str, most: int = 20) -> int:
     lags = min(400, int(sequences.lengths[chosen[0]]) // 3)
     if lags < 4:
         return 1
-    found = [_autocorrelation(values[sequences.offsets[r] : sequences.offsets[r + 1]], lags) for r in chosen]
+    found = [
+        _autocorrelation(values[sequences.offsets[r] : sequences.offsets[r + 1]], lags)
+        for r in chosen
+    ]
     mean = np.mean([one for one in found if one is not None] or [np.zeros(lags + 1)], axis=0)
-    peaks = [lag for lag in range(2, lags) if mean[lag] > 0.3 and mean[lag - 1] < mean[lag] >= mean[lag + 1]]
+    peaks = [
+        lag
+        for lag in range(2, lags)
+        if mean[lag] > 0.3 and mean[lag - 1] < mean[lag] >= mean[lag + 1]
+    ]
     highest = max((mean[lag] for lag in peaks), default=0.0)
     return next((lag for lag in peaks if mean[lag] >= 0.9 * highest), 1)
 
@@ -129,4 +158,6 @@ def _autocorrelation(values: NDArray[np.float64], lags: int) -> NDArray[np.float
     if len(change) <= 2 * lags or not change.std() > 0:
         return None
     change = (change - change.mean()) / change.std()
-    return np.array([1.0] + [float((change[lag:] * change[:-lag]).mean()) for lag in range(1, lags + 1)])
+    return np.array(
+        [1.0] + [float((change[lag:] * change[:-lag]).mean()) for lag in range(1, lags + 1)]
+    )

@@ -75,7 +75,10 @@ class Evaluation:
         rows: list[dict[str, Any]] = []
         for name, score in self.scores.items():
             rows.append({"output": name, "answer": "model", **score.metrics})
-            rows += [{"output": name, "answer": answer, **metrics} for answer, metrics in score.baselines.items()]
+            rows += [
+                {"output": name, "answer": answer, **metrics}
+                for answer, metrics in score.baselines.items()
+            ]
         return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -96,14 +99,28 @@ def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | No
         absent = [column for column in task.columns if column not in table.frame.columns]
         if absent:
             got = "the columns " + ", ".join(table.frame.columns[:8])
-            raise DataError(table.origin, f"the target column {absent[0]!r} of {name}", got, "add it, or use predict")
+            raise DataError(
+                table.origin,
+                f"the target column {absent[0]!r} of {name}",
+                got,
+                "add it, or use predict",
+            )
     sequences = trained.sequences(table)
     part, scope = _scope(trained, sequences, table.fingerprint == fingerprint, until)
     first, stop = trained.origins(part)
     scored = np.flatnonzero(stop > first)
     if not len(scored):
-        expected = f"sequences longer than the horizon ({trained.horizon})" if trained.forecasts else "something to score"
-        raise DataError(table.origin, expected, f"{part.steps} steps in {part.count} sequences", "give more data")
+        expected = (
+            f"sequences longer than the horizon ({trained.horizon})"
+            if trained.forecasts
+            else "something to score"
+        )
+        raise DataError(
+            table.origin,
+            expected,
+            f"{part.steps} steps in {part.count} sequences",
+            "give more data",
+        )
     part = Part(part.rows[scored], part.start[scored], part.stop[scored])
     first, stop = first[scored], stop[scored]
     store = trained.store(sequences, targets=True)
@@ -119,14 +136,20 @@ def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | No
     return Evaluation(scope, count, scores, outputs, targets, part, sequences)
 
 
-def _scope(trained: Trained, sequences: Sequences, same: bool, until: float | None) -> tuple[Part, str]:
+def _scope(
+    trained: Trained, sequences: Sequences, same: bool, until: float | None
+) -> tuple[Part, str]:
     """What may be scored, and how to call it."""
     if same:
         parts = split(sequences, trained.declaration.data.split, trained.declaration.training.seed)
         for name in ("test", "valid"):
             if parts[name].steps:
-                return parts[name], f"the {name} part of the training data ({parts[name].steps} steps)"
-        return Part.whole(sequences), "the training data themselves: no part was held out, so this says little"
+                return parts[
+                    name
+                ], f"the {name} part of the training data ({parts[name].steps} steps)"
+        return Part.whole(
+            sequences
+        ), "the training data themselves: no part was held out, so this says little"
     if trained.forecasts and until is not None and sequences.has_time:
         start = _steps_until(sequences, until)
         if (start > 0).any() and (start < sequences.lengths).any():
@@ -139,4 +162,3 @@ def _scope(trained: Trained, sequences: Sequences, same: bool, until: float | No
 def _steps_until(sequences: Sequences, until: float) -> NDArray[np.int64]:
     owner = np.repeat(np.arange(sequences.count), sequences.lengths)
     return np.bincount(owner[sequences.times <= until], minlength=sequences.count).astype(np.int64)
-

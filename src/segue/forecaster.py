@@ -101,7 +101,8 @@ class Forecaster(nn.Module):
         """Nothing seen yet."""
         chains = batch * series * self.segment
         hidden = ops.map_state(
-            lambda leaf: leaf.unflatten(0, (batch, series * self.segment)), self.cell.initial_state(chains)
+            lambda leaf: leaf.unflatten(0, (batch, series * self.segment)),
+            self.cell.initial_state(chains),
         )
         return ForecasterState(
             ring=torch.zeros(batch, series, self.lookback, dtype=torch.float64),
@@ -177,7 +178,9 @@ class Forecaster(nn.Module):
             parts += [flags, torch.log1p(gap)[:, None].float()]
         return torch.cat(parts, dim=1)
 
-    def _forecast(self, past: _Past, hidden: Tensor, step: Tensor, column: Tensor, ahead: Tensor) -> Tensor:
+    def _forecast(
+        self, past: _Past, hidden: Tensor, step: Tensor, column: Tensor, ahead: Tensor
+    ) -> Tensor:
         ring, level, scale = past.rings(step, column)
         hidden = self.dropout(hidden)
         change = self.head(hidden) + self.skip(((ring - level) / scale).float())
@@ -185,7 +188,9 @@ class Forecaster(nn.Module):
         if self._ahead:
             series = len(step) // max(1, len(ahead))
             known = self.ahead_known(ahead.flatten(0, 1)).unflatten(0, ahead.shape[:2])
-            mixed = torch.tanh(self.ahead_hidden(hidden)[:, None] + known.repeat_interleave(series, 0))
+            mixed = torch.tanh(
+                self.ahead_hidden(hidden)[:, None] + known.repeat_interleave(series, 0)
+            )
             change = change + self.ahead_out(mixed.flatten(0, 1)).unflatten(0, mixed.shape[:2])
         forecast = level[..., None] + scale[..., None] * change.double()
         forecast = torch.where(past.started(step, column)[:, None, None], forecast, torch.nan)
@@ -203,21 +208,31 @@ class _Past:
         observed = values.with_values(~values.values.isnan()).to_padded().transpose(1, 2)
         self._observed = observed
         time = torch.arange(x.shape[2])
-        latest = torch.where(observed, time, -1).cummax(2).values if len(time) else time.expand(x.shape)
+        latest = (
+            torch.where(observed, time, -1).cummax(2).values if len(time) else time.expand(x.shape)
+        )
         never = torch.isinf(state.gap)
         # Before the first value ever, the ring is filled with that value: a constant past.
         first = torch.where(observed, time, len(time)).amin(2) if len(time) else never.long()
-        opening = x.gather(2, first.clamp(max=max(len(time) - 1, 0))[..., None])[..., 0] if len(time) else never * 0.0
+        opening = (
+            x.gather(2, first.clamp(max=max(len(time) - 1, 0))[..., None])[..., 0]
+            if len(time)
+            else never * 0.0
+        )
         begun = never & (first < len(time))
         ring = torch.where(begun[..., None], opening[..., None], state.ring)
         filled = torch.where(latest >= 0, x.gather(2, latest.clamp(min=0)), ring[..., -1:])
         self._values = torch.cat([ring, filled], dim=2)
         self._seen = torch.cat([state.seen, observed.float()], dim=2)
-        self._gap = torch.where(latest >= 0, (time - latest).double(), state.gap[..., None] + 1 + time)
+        self._gap = torch.where(
+            latest >= 0, (time - latest).double(), state.gap[..., None] + 1 + time
+        )
         self._before = state
         self._lookback = ring.shape[2]
 
-    def _window(self, table: Tensor, step: Tensor, column: Tensor, width: int, offset: int) -> Tensor:
+    def _window(
+        self, table: Tensor, step: Tensor, column: Tensor, width: int, offset: int
+    ) -> Tensor:
         """The `width` entries of `table` up to each (step, column); `offset` entries lie before step 0."""
         windows = table.unfold(2, width, 1)
         return windows[self._rows[step], column, self._times[step] + offset + 1 - width]

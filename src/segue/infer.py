@@ -18,7 +18,20 @@ from segue.fields import KINDS
 from segue.schema import Declaration, parse
 from segue.sequences import Sequences
 
-KEY_NAMES = ("key", "id", "unit", "series", "series_name", "name", "file", "session", "device", "station", "user", "store")
+KEY_NAMES = (
+    "key",
+    "id",
+    "unit",
+    "series",
+    "series_name",
+    "name",
+    "file",
+    "session",
+    "device",
+    "station",
+    "user",
+    "store",
+)
 TARGET_NAMES = ("target", "label", "class", "y", "output")
 TIME_NAMES = ("time", "date", "datetime", "timestamp", "cycle", "step", "t")
 FEW = 200
@@ -38,7 +51,12 @@ class Look:
     findings: tuple[str, ...]
 
     def __str__(self) -> str:
-        return self.declaration.to_yaml() + "\n" + "\n".join(f"# {line}" for line in self.findings) + "\n"
+        return (
+            self.declaration.to_yaml()
+            + "\n"
+            + "\n".join(f"# {line}" for line in self.findings)
+            + "\n"
+        )
 
 
 def look(
@@ -80,7 +98,11 @@ def check(table: Table, declaration: Declaration, sequences: Sequences) -> Itera
         missing = frame[column].null_count()
         if missing:
             yield f"{column}: {missing} of {frame.height} values are missing ({missing / frame.height:.1%})"
-        if frame[column].n_unique() == 1 and frame.height > 1 and not isinstance(frame[column].dtype, pl.List):
+        if (
+            frame[column].n_unique() == 1
+            and frame.height > 1
+            and not isinstance(frame[column].dtype, pl.List)
+        ):
             yield f"{column}: never changes"
 
 
@@ -98,15 +120,21 @@ def _check_clock(frame: pl.DataFrame, time: str, sequences: Sequences) -> Iterat
     yield f"{time}: {first} to {last}, a step is {name}{uneven}"
 
 
-def _from_steps(table: Table, target: str | None, horizon: int | None, task: str | None) -> dict[str, Any]:
+def _from_steps(
+    table: Table, target: str | None, horizon: int | None, task: str | None
+) -> dict[str, Any]:
     frame, hints = table.frame, table.hints
     time = str(hints["time"]) if "time" in hints else _time_column(frame)
     key = str(hints["key"]) if "key" in hints else _key_column(frame, time, target)
     horizon = horizon or (int(hints["horizon"]) if "horizon" in hints else None)
-    target = target or (str(hints["target"]) if "target" in hints else _target_column(frame, {time, key}))
+    target = target or (
+        str(hints["target"]) if "target" in hints else _target_column(frame, {time, key})
+    )
     columns = _matching(frame, target, table.origin)
     task = task or _task(frame[columns[0]], horizon, forecastable=time is not None or key is None)
-    static = set() if key is None else {c for c in frame.columns if _is_static(frame, key, c)} - {key}
+    static = (
+        set() if key is None else {c for c in frame.columns if _is_static(frame, key, c)} - {key}
+    )
     inputs = {}
     for column in frame.columns:
         if column == key or (column in columns and task != "next"):
@@ -118,17 +146,29 @@ def _from_steps(table: Table, target: str | None, horizon: int | None, task: str
         if kind == "category":
             inputs[column]["unknown"] = "allow"
     if not inputs and task != "forecast":
-        raise SpecError(table.origin, "a column to learn from", "only the target", "give more columns")
+        raise SpecError(
+            table.origin, "a column to learn from", "only the target", "give more columns"
+        )
     by_time = task == "forecast" or key is None
-    output = {"task": task, **({"horizon": horizon or _horizon(frame, time, key)} if task == "forecast" else {})}
+    output = {
+        "task": task,
+        **({"horizon": horizon or _horizon(frame, time, key)} if task == "forecast" else {}),
+    }
     if task == "regress" and columns[0] not in static and key is not None:
         output["at"] = "every"
-    data = {"rows": "steps", "key": key, "time": time, "split": {"by": "time" if by_time else "random"}}
+    data = {
+        "rows": "steps",
+        "key": key,
+        "time": time,
+        "split": {"by": "time" if by_time else "random"},
+    }
     inputs = inputs or {target: {"kind": "number"}}
     return {"data": data, "inputs": inputs, "outputs": {target: output}}
 
 
-def _from_examples(table: Table, target: str | None, horizon: int | None, task: str | None) -> dict[str, Any]:
+def _from_examples(
+    table: Table, target: str | None, horizon: int | None, task: str | None
+) -> dict[str, Any]:
     frame = table.frame
     if horizon is not None:
         fix = "give a long table, one row per step"
@@ -139,9 +179,15 @@ def _from_examples(table: Table, target: str | None, horizon: int | None, task: 
     if target is None:
         named = [c for c in frame.columns if c.lower() in TARGET_NAMES]
         scalars = [c for c in frame.columns if c not in lists and frame[c].dtype.is_numeric()]
-        sequence = lists or [max(texts, key=lambda c: frame[c].str.len_chars().mean() or 0)] if lists or texts else []
+        sequence = (
+            lists or [max(texts, key=lambda c: frame[c].str.len_chars().mean() or 0)]
+            if lists or texts
+            else []
+        )
         rest = [c for c in frame.columns if c not in sequence]
-        target = (named or [c for c in rest if c not in scalars] or scalars or sequence or [None])[0]
+        target = (named or [c for c in rest if c not in scalars] or scalars or sequence or [None])[
+            0
+        ]
     if target is None:
         raise SpecError(table.origin, "a column to learn", "none", "say --target COLUMN")
     columns = _matching(frame, target, table.origin)
@@ -155,10 +201,18 @@ def _from_examples(table: Table, target: str | None, horizon: int | None, task: 
     for column in frame.columns:
         if column not in (*read, *columns, "file") and column not in texts:
             inputs[column] = {"kind": _kind(frame[column], whole=False), "role": "static"}
-    split = {"by": "random", "valid": 0.15, "test": 0.15} if frame.height >= FEW else {"by": "random", "valid": 0, "test": 0.2}
+    split = (
+        {"by": "random", "valid": 0.15, "test": 0.15}
+        if frame.height >= FEW
+        else {"by": "random", "valid": 0, "test": 0.2}
+    )
     if frame.height == 1:
         split = {"by": "time", "valid": 0.05, "test": 0.1}
-    return {"data": {"rows": "examples", "split": split}, "inputs": inputs, "outputs": {target: {"task": task}}}
+    return {
+        "data": {"rows": "examples", "split": split},
+        "inputs": inputs,
+        "outputs": {target: {"task": task}},
+    }
 
 
 def _kind(values: pl.Series, *, whole: bool) -> str | None:

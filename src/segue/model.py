@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-
 from segue.cells import CELLS, Cell, LawCell
 from segue.data.store import Batch
 from segue.errors import CausalError, SpecError
@@ -53,7 +52,9 @@ class Network(nn.Module):
         declaration: with a model section that leaves nothing to infer.
     """
 
-    def __init__(self, fields: Mapping[str, Field], tasks: Mapping[str, Task], declaration: Declaration) -> None:
+    def __init__(
+        self, fields: Mapping[str, Field], tasks: Mapping[str, Task], declaration: Declaration
+    ) -> None:
         super().__init__()
         roles = {name: spec.role for name, spec in declaration.inputs.items()}
         spec = declaration.model
@@ -61,7 +62,9 @@ class Network(nn.Module):
         self.encoders = nn.ModuleDict(
             {_safe(n): f.encoder() for n, f in fields.items() if roles[n] != "static"}
         )
-        self.static = nn.ModuleDict({_safe(n): f.encoder() for n, f in fields.items() if roles[n] == "static"})
+        self.static = nn.ModuleDict(
+            {_safe(n): f.encoder() for n, f in fields.items() if roles[n] == "static"}
+        )
         self._names = {_safe(name): name for name in fields}
         features = sum(e.features for e in _encoders(self.encoders)) + sum(
             e.features for e in _encoders(self.static)
@@ -74,7 +77,9 @@ class Network(nn.Module):
                 if isinstance(task, Forecast)
             }
         )
-        self._series = {name: len(task.columns) for name, task in tasks.items() if isinstance(task, Forecast)}
+        self._series = {
+            name: len(task.columns) for name, task in tasks.items() if isinstance(task, Forecast)
+        }
         self._every = {name: task.every for name, task in tasks.items()}
         self.pool = spec.pool
         self.body = _body(features, spec) if ordinary else None
@@ -115,14 +120,21 @@ class Network(nn.Module):
         pool: State = ()
         if self.body is not None and self.pool != "last":
             width = self.body.outputs
-            pool = (torch.zeros(batch, width, dtype=torch.float64), torch.zeros(batch, dtype=torch.float64))
+            pool = (
+                torch.zeros(batch, width, dtype=torch.float64),
+                torch.zeros(batch, dtype=torch.float64),
+            )
         return NetworkState(
             clock=torch.full((batch,), torch.nan, dtype=torch.float64),
-            encoders={name: self._encoder(self._names[name]).initial_state(batch) for name in self.encoders},
+            encoders={
+                name: self._encoder(self._names[name]).initial_state(batch)
+                for name in self.encoders
+            },
             body=body,
             pool=pool,
             forecasters={
-                name: self._forecaster_of(name).initial_state(batch, self._series[name]) for name in self._series
+                name: self._forecaster_of(name).initial_state(batch, self._series[name])
+                for name in self._series
             },
         )
 
@@ -153,7 +165,11 @@ class Network(nn.Module):
             series = Ragged(batch.series[name], batch.lengths)
             ahead = self._encode_ahead(batch)
             outputs[name], forecasters[name] = forecaster.unroll(
-                series, features.values, batch.at, ahead[:, : forecaster.horizon], state.forecasters[name]
+                series,
+                features.values,
+                batch.at,
+                ahead[:, : forecaster.horizon],
+                state.forecasters[name],
             )
         body, pool = state.body, state.pool
         if self.body is not None:
@@ -172,7 +188,9 @@ class Network(nn.Module):
         for name in self._series:
             forecaster = self._forecaster_of(name)
             series = Ragged(batch.series[name], batch.lengths)
-            outputs[name] = forecaster.windows(series, features.values, batch.at, ahead[:, : forecaster.horizon])
+            outputs[name] = forecaster.windows(
+                series, features.values, batch.at, ahead[:, : forecaster.horizon]
+            )
         return outputs
 
     def _forecaster_of(self, name: str) -> Forecaster:
@@ -210,7 +228,10 @@ class Network(nn.Module):
         parts = []
         for name in self.known:
             values = batch.ahead[name]
-            flat = Ragged(values.flatten(0, 1), torch.ones(values.shape[0] * values.shape[1], dtype=torch.int64))
+            flat = Ragged(
+                values.flatten(0, 1),
+                torch.ones(values.shape[0] * values.shape[1], dtype=torch.int64),
+            )
             zeros = torch.zeros(flat.total, dtype=torch.float64)
             encoder = self._encoder(name)
             part, _ = encoder.unroll(flat, zeros, zeros, encoder.initial_state(flat.batch))
@@ -218,7 +239,9 @@ class Network(nn.Module):
         horizon = next(iter(batch.ahead.values())).shape[1] if batch.ahead else 0
         return torch.cat(parts, dim=2) if parts else torch.zeros(len(batch.at), horizon, 0)
 
-    def _pooled(self, hidden: Ragged, body: State, pool: State, at: Tensor | None) -> tuple[Tensor, State]:
+    def _pooled(
+        self, hidden: Ragged, body: State, pool: State, at: Tensor | None
+    ) -> tuple[Tensor, State]:
         """What outputs at the end see: at the end of every span, or at each of `at`; and the pool's state."""
         if self.pool == "last":
             return (_finals(self.body, hidden, body) if at is None else hidden.values[at]), pool
@@ -244,7 +267,9 @@ def known_ahead(declaration: Declaration) -> frozenset[str]:
     if not any(spec.task == "forecast" for spec in declaration.outputs.values()):
         return frozenset()
     return frozenset(
-        name for name, spec in declaration.inputs.items() if spec.role == "known" or spec.kind == "timestamp"
+        name
+        for name, spec in declaration.inputs.items()
+        if spec.role == "known" or spec.kind == "timestamp"
     )
 
 
@@ -276,7 +301,9 @@ def _finals(body: nn.Module | None, hidden: Ragged, state: State) -> Tensor:
 def _cell(spec: Model, inputs: int) -> LawCell:
     name = spec.cell or "gru"
     if name not in CELLS:
-        raise SpecError("model.cell", "one of " + ", ".join(CELLS), repr(name), "choose one of these")
+        raise SpecError(
+            "model.cell", "one of " + ", ".join(CELLS), repr(name), "choose one of these"
+        )
     return CELLS[name](inputs, spec.hidden or 64)
 
 
@@ -312,5 +339,3 @@ def _encoders(modules: nn.ModuleDict) -> list[Encoder]:
 def _safe(name: str) -> str:
     """A name that nn.ModuleDict takes: no dots, and not one of its own attributes."""
     return "_" + name.replace(".", "·")
-
-

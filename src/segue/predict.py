@@ -33,7 +33,11 @@ def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
     rows = np.arange(sequences.count)
     outputs = trained.outputs(store, rows, np.zeros_like(rows), sequences.lengths)
     every = [name for name, task in trained.tasks.items() if task.every]
-    by_end = pl.DataFrame([sequences.keys]) if trained.declaration.data.key else pl.DataFrame({"row": rows})
+    by_end = (
+        pl.DataFrame([sequences.keys])
+        if trained.declaration.data.key
+        else pl.DataFrame({"row": rows})
+    )
     by_end = by_end.rename({"key": trained.declaration.data.key or "row"}, strict=False)
     ends = [task.decode(outputs[name]) for name, task in trained.tasks.items() if not task.every]
     by_end = pl.concat([by_end, *ends], how="horizontal")
@@ -50,7 +54,12 @@ def _future(trained: Trained, sequences: Sequences, ahead: Any) -> pl.DataFrame:
     """S rows per sequence, from the step after its last."""
     if not sequences.lengths.all():
         key = sequences.keys[int((sequences.lengths == 0).argmax())]
-        raise DataError(sequences.origin, "at least one step of every sequence", f"none for key {key!r}", "remove it")
+        raise DataError(
+            sequences.origin,
+            "at least one step of every sequence",
+            f"none for key {key!r}",
+            "remove it",
+        )
     horizon = trained.horizon
     last = sequences.times[sequences.offsets[1:] - 1]
     times = trained.clock.after(last, horizon)
@@ -66,7 +75,9 @@ def _future(trained: Trained, sequences: Sequences, ahead: Any) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(columns), *answers], how="horizontal")
 
 
-def _with_future(trained: Trained, sequences: Sequences, times: np.ndarray[Any, Any], ahead: Any) -> Sequences:
+def _with_future(
+    trained: Trained, sequences: Sequences, times: np.ndarray[Any, Any], ahead: Any
+) -> Sequences:
     """The sequences with S rows each after their last, which hold what is known ahead and are never read as past."""
     horizon, count = trained.horizon, sequences.count
     known = {column for name in trained.network.known for column in trained.fields[name].columns}
@@ -81,7 +92,9 @@ def _with_future(trained: Trained, sequences: Sequences, times: np.ndarray[Any, 
             future = pl.Series(series.name, [None] * (count * horizon), dtype=series.dtype)
         columns.append(pl.concat([series, future.alias(series.name)]))
     # The last known values of all sequences, then the future of each: put into sequence order.
-    start = np.stack([sequences.offsets[:-1], sequences.total + np.arange(count) * horizon], axis=1).reshape(-1)
+    start = np.stack(
+        [sequences.offsets[:-1], sequences.total + np.arange(count) * horizon], axis=1
+    ).reshape(-1)
     length = np.stack([sequences.lengths, np.full(count, horizon)], axis=1).reshape(-1)
     index = spans(start, length)
     frame = pl.DataFrame(columns)
@@ -94,7 +107,11 @@ def _with_future(trained: Trained, sequences: Sequences, times: np.ndarray[Any, 
 
 
 def _given(
-    trained: Trained, columns: set[str], sequences: Sequences, times: np.ndarray[Any, Any], ahead: Any
+    trained: Trained,
+    columns: set[str],
+    sequences: Sequences,
+    times: np.ndarray[Any, Any],
+    ahead: Any,
 ) -> dict[str, pl.Series]:
     """The future of the declared columns, S values per sequence in order."""
     if not columns:
@@ -113,10 +130,15 @@ def _given(
     for key in sequences.keys:
         own = frame.filter(pl.col(data.key) == key) if data.key else frame
         if own.height < horizon:
-            raise DataError(f"{where}: key {key!r}", f"{horizon} rows", str(own.height), "add the missing rows")
+            raise DataError(
+                f"{where}: key {key!r}", f"{horizon} rows", str(own.height), "add the missing rows"
+            )
         own = own.sort(data.time) if data.time in own.columns and data.time else own
         for column in columns:
             found[column].extend(own[column][:horizon].to_list())
-    owner = {column: trained.fields[name] for name in trained.network.known for column in trained.fields[name].columns}
+    owner = {
+        column: trained.fields[name]
+        for name in trained.network.known
+        for column in trained.fields[name].columns
+    }
     return {column: owner[column].column(column, values, where) for column, values in found.items()}
-

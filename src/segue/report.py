@@ -17,7 +17,10 @@ def digest(trained: Trained, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def html(
-    declaration: Declaration, facts: Mapping[str, Any], history: tuple[Epoch, ...], digest: dict[str, Any] | None
+    declaration: Declaration,
+    facts: Mapping[str, Any],
+    history: tuple[Epoch, ...],
+    digest: dict[str, Any] | None,
 ) -> str:
     """The report as one HTML page."""
     return "<html></html>"

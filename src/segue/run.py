@@ -54,7 +54,9 @@ class Run:
 
     def evaluate(self, data: Any) -> Evaluation:
         """Scores beside the naive answers; see `segue.evaluate.evaluate`."""
-        return evaluate(self.trained, self.trained.read(data), self.fingerprint, self.facts.get("until"))
+        return evaluate(
+            self.trained, self.trained.read(data), self.fingerprint, self.facts.get("until")
+        )
 
     def session(self) -> Session:
         """A live session of one sequence.
@@ -122,7 +124,9 @@ def fit(
     if _is_spec(spec):
         declaration = declare(spec)
         if data is None:
-            raise DataError("fit", "data beside the declaration", "none", "give a table, a file or arrays")
+            raise DataError(
+                "fit", "data beside the declaration", "none", "give a table, a file or arrays"
+            )
         table = read(data, read_options(declaration))
     elif data is None:
         table = read(spec)
@@ -138,7 +142,9 @@ def fit(
             return run
 
 
-def records(declaration: Declaration, table: Table, folder: Path | None = None) -> Generator[Record, None, Run]:
+def records(
+    declaration: Declaration, table: Table, folder: Path | None = None
+) -> Generator[Record, None, Run]:
     """`fit` as a generator: yields the records of the training and returns the run."""
     history: list[Epoch] = []
     started: Started | None = None
@@ -192,11 +198,15 @@ def rewrite_report(folder: str | os.PathLike[str]) -> Path:
     run = load(path)
     _, manifest = checkpoint.load(path)
     digest = json.loads(checkpoint.verified(path, manifest, "evaluation.json"))
-    checkpoint.replace_file(path, "report.html", report.html(run.declaration, run.facts, run.history, digest))
+    checkpoint.replace_file(
+        path, "report.html", report.html(run.declaration, run.facts, run.history, digest)
+    )
     return path / "report.html"
 
 
-def inspect(data: Any, *, target: str | None = None, horizon: int | None = None, task: str | None = None) -> Look:
+def inspect(
+    data: Any, *, target: str | None = None, horizon: int | None = None, task: str | None = None
+) -> Look:
     """Infer a declaration from data and check them: `segue.look`; see `segue.infer.look`."""
     return look(read(data), target, horizon, task)
 
@@ -210,7 +220,11 @@ def declare(spec: Any) -> Declaration:
     if isinstance(spec, Declaration):
         return spec
     kinds, tasks = checkpoint.spec_kinds(), checkpoint.spec_tasks()
-    return schema.parse(spec, kinds, tasks) if isinstance(spec, Mapping) else schema.read(spec, kinds, tasks)
+    return (
+        schema.parse(spec, kinds, tasks)
+        if isinstance(spec, Mapping)
+        else schema.read(spec, kinds, tasks)
+    )
 
 
 def with_settings(
@@ -235,7 +249,9 @@ def of_arrays(x: Any, y: Any) -> tuple[Table, Declaration]:
         DataError: there are not as many targets as sequences.
     """
     inputs, targets = frame_of(x)[0], frame_of(_columns(x, y))[0]
-    targets = targets.rename({name: f"y{name.removeprefix('x').removeprefix('y')}" for name in targets.columns})
+    targets = targets.rename(
+        {name: f"y{name.removeprefix('x').removeprefix('y')}" for name in targets.columns}
+    )
     if inputs.height != targets.height:
         got = f"{inputs.height} sequences and {targets.height} targets"
         raise DataError("x and y", "one target per sequence", got, "give as many of each")
@@ -274,4 +290,6 @@ def _is_spec(spec: Any) -> bool:
     """A declaration or where one is written, and not data."""
     if isinstance(spec, str | os.PathLike):
         return Path(spec).suffix in (".yaml", ".yml")
-    return isinstance(spec, Declaration) or (isinstance(spec, Mapping) and "inputs" in spec and "outputs" in spec)
+    return isinstance(spec, Declaration) or (
+        isinstance(spec, Mapping) and "inputs" in spec and "outputs" in spec
+    )

@@ -119,7 +119,9 @@ class Input(Strict):
     @model_validator(mode="after")
     def _role_fits_kind(self) -> Input:
         if self.role not in self.roles:
-            raise ValueError(f"role {self.role!r} does not fit kind {self.kind!r}: use {' or '.join(self.roles)}")
+            raise ValueError(
+                f"role {self.role!r} does not fit kind {self.kind!r}: use {' or '.join(self.roles)}"
+            )
         return self
 
 
@@ -188,7 +190,9 @@ class Training(Strict):
 
     epochs: Positive | None = None
     batch: Positive | Literal["all"] | None = None
-    optimizer: Literal["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw"] = (
+        "adamw"
+    )
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     schedule: Literal["constant", "step", "cosine", "one_cycle", "plateau"] = "one_cycle"
     clip: Clip = Clip(norm=1.0)
@@ -230,16 +234,27 @@ def parse(
         SpecError: an unknown key, a wrong type, a value out of range, with the path and the fix.
     """
     if not isinstance(raw, Mapping):
-        raise SpecError(where, "the sections data, inputs and outputs", _show(raw), "see docs/data.md for an example")
+        raise SpecError(
+            where,
+            "the sections data, inputs and outputs",
+            _show(raw),
+            "see docs/data.md for an example",
+        )
     sections = dict(raw)
     for section, catalogue, word in (("inputs", kinds, "kind"), ("outputs", tasks, "task")):
         entries = sections.get(section)
         if not isinstance(entries, Mapping) or not entries:
             expected = f"at least one column with its {word}"
             got = _show(entries) if section in sections else "no such section"
-            raise SpecError(f"{where}: {section}", expected, got, f"add e.g. `{section}: {{load: {{{word}: ...}}}}`")
+            raise SpecError(
+                f"{where}: {section}",
+                expected,
+                got,
+                f"add e.g. `{section}: {{load: {{{word}: ...}}}}`",
+            )
         sections[section] = {
-            str(name): _parse_entry(entry, catalogue, word, f"{where}: {section}.{name}") for name, entry in entries.items()
+            str(name): _parse_entry(entry, catalogue, word, f"{where}: {section}.{name}")
+            for name, entry in entries.items()
         }
     try:
         return Declaration.model_validate(sections)
@@ -247,7 +262,11 @@ def parse(
         raise _spec_error(error, Declaration, where) from None
 
 
-def read(path: str | os.PathLike[str], kinds: Mapping[str, type[Input]], tasks: Mapping[str, type[Output]]) -> Declaration:
+def read(
+    path: str | os.PathLike[str],
+    kinds: Mapping[str, type[Input]],
+    tasks: Mapping[str, type[Output]],
+) -> Declaration:
     """Read a declaration from a YAML file.
 
     Raises:
@@ -258,9 +277,13 @@ def read(path: str | os.PathLike[str], kinds: Mapping[str, type[Input]], tasks: 
         text = path.read_text(encoding="utf-8")
         raw = yaml.load(text, _UniqueKeyLoader)
     except OSError as error:
-        raise SpecError(str(path), "a readable file", str(error.strerror), "check the path") from None
+        raise SpecError(
+            str(path), "a readable file", str(error.strerror), "check the path"
+        ) from None
     except UnicodeDecodeError as error:
-        raise SpecError(str(path), "UTF-8 text", f"an invalid byte at {error.start}", "save the file as UTF-8") from None
+        raise SpecError(
+            str(path), "UTF-8 text", f"an invalid byte at {error.start}", "save the file as UTF-8"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
@@ -286,10 +309,17 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def _parse_entry(entry: object, catalogue: Mapping[str, type[Any]], word: str, where: str) -> Any:
     if not isinstance(entry, Mapping) or word not in entry:
-        raise SpecError(where, f"a mapping with `{word}`", _show(entry), f"write `{{{word}: {next(iter(catalogue))}}}`")
+        raise SpecError(
+            where,
+            f"a mapping with `{word}`",
+            _show(entry),
+            f"write `{{{word}: {next(iter(catalogue))}}}`",
+        )
     name = entry[word]
     if name not in catalogue:
-        raise SpecError(f"{where}.{word}", _one_of(catalogue), _show(name), _nearest(str(name), catalogue))
+        raise SpecError(
+            f"{where}.{word}", _one_of(catalogue), _show(name), _nearest(str(name), catalogue)
+        )
     try:
         return catalogue[name].model_validate(dict(entry))
     except ValidationError as error:
@@ -299,7 +329,11 @@ def _parse_entry(entry: object, catalogue: Mapping[str, type[Any]], word: str, w
 def _spec_error(error: ValidationError, model: type[BaseModel], where: str) -> SpecError:
     """The first of pydantic's complaints in the house form."""
     first = error.errors()[0]
-    steps = [str(part) for part in first["loc"] if not (isinstance(part, str) and ("[" in part or part in _TAGS))]
+    steps = [
+        str(part)
+        for part in first["loc"]
+        if not (isinstance(part, str) and ("[" in part or part in _TAGS))
+    ]
     path = ".".join(steps)
     place = where if not path else f"{where}.{path}" if ": " in where else f"{where}: {path}"
     if first["type"] == "extra_forbidden":

@@ -56,9 +56,13 @@ class Sequences:
 
     def head(self, lengths: NDArray[np.int64]) -> Sequences:
         """The first `lengths[b]` steps of every sequence."""
-        return self.cut(np.arange(self.count), np.zeros(self.count, np.int64), np.minimum(lengths, self.lengths))
+        return self.cut(
+            np.arange(self.count), np.zeros(self.count, np.int64), np.minimum(lengths, self.lengths)
+        )
 
-    def cut(self, rows: NDArray[np.int64], start: NDArray[np.int64], length: NDArray[np.int64]) -> Sequences:
+    def cut(
+        self, rows: NDArray[np.int64], start: NDArray[np.int64], length: NDArray[np.int64]
+    ) -> Sequences:
         """Pieces: `length[p]` steps of sequence `rows[p]` from its step `start[p]` on."""
         index = spans(self.offsets[rows] + start, length)
         return replace(

@@ -67,7 +67,10 @@ class Sessions:
         Raises:
             DataError: a record lacks something or holds something of another kind; all states are then as they were.
         """
-        return {key: made[0] for key, made in self.chunks({key: [record] for key, record in records.items()}).items()}
+        return {
+            key: made[0]
+            for key, made in self.chunks({key: [record] for key, record in records.items()}).items()
+        }
 
     @torch.no_grad()
     def chunks(self, records: Mapping[str, list[Reading]]) -> dict[str, list[Prediction]]:
@@ -75,12 +78,17 @@ class Sessions:
         filled = {key: several for key, several in records.items() if several}
         if not filled:
             return {key: [] for key in records}
-        static = {key: self._static.get(key) or _static_of(self.trained, several[0], key) for key, several in filled.items()}
+        static = {
+            key: self._static.get(key) or _static_of(self.trained, several[0], key)
+            for key, several in filled.items()
+        }
         state, rows = self._gathered(tuple(filled))
         sequences = _sequences(self.trained, filled, static)
         _refuse_past(sequences, state.clock, self.trained)
         store = self.trained.store(sequences, targets=False)
-        pieces = Pieces(np.arange(sequences.count), np.zeros(sequences.count, np.int64), sequences.lengths)
+        pieces = Pieces(
+            np.arange(sequences.count), np.zeros(sequences.count, np.int64), sequences.lengths
+        )
         batch = store.batch(pieces, np.arange(sequences.total))
         flat = [record for several in filled.values() for record in several]
         if self.trained.forecasts:
@@ -97,7 +105,9 @@ class Sessions:
         """Forget a sequence; a later record of this key starts anew."""
         row = self._rows.pop(key)
         self._static.pop(key, None)
-        keep = torch.tensor([r for r in range(len(self._state.clock)) if r != row], dtype=torch.int64)
+        keep = torch.tensor(
+            [r for r in range(len(self._state.clock)) if r != row], dtype=torch.int64
+        )
         self._state = ops.map_state(lambda leaf: leaf[keep], self._state)
         self._rows = {other: r - (r > row) for other, r in self._rows.items()}
 
@@ -110,7 +120,10 @@ class Sessions:
 
     def snapshot(self) -> bytes:
         """All that the sessions remember, as safetensors; `restore` takes it in this or in another process."""
-        leaves = {str(index): leaf.contiguous().clone() for index, leaf in enumerate(ops.leaves(self._state))}
+        leaves = {
+            str(index): leaf.contiguous().clone()
+            for index, leaf in enumerate(ops.leaves(self._state))
+        }
         about = {"model": self._signature(), "rows": self._rows, "static": self._static}
         return safetensors.torch.save(leaves, {"segue": json.dumps(about, default=str)})
 
@@ -125,16 +138,25 @@ class Sessions:
             header = json.loads(snapshot[8 : 8 + int.from_bytes(snapshot[:8], "little")])
             about = json.loads(header["__metadata__"]["segue"])
         except (SafetensorError, ValueError, KeyError) as error:
-            raise RunError("snapshot", "bytes that `snapshot` gave", str(error), "take a new snapshot") from None
+            raise RunError(
+                "snapshot", "bytes that `snapshot` gave", str(error), "take a new snapshot"
+            ) from None
         if about["model"] != self._signature():
-            raise RunError("snapshot", "a snapshot of this model", "one of another model", "restore it with its own run")
+            raise RunError(
+                "snapshot",
+                "a snapshot of this model",
+                "one of another model",
+                "restore it with its own run",
+            )
         count = iter(range(len(leaves)))
         self._state = ops.map_state(lambda _: leaves[str(next(count))], self._state)
         self._rows, self._static = about["rows"], about["static"]
 
     def _signature(self) -> str:
         """Tells a model from another: the sum of its weights, to the bit."""
-        return str([float(value.double().sum()) for value in self.trained.network.state_dict().values()])
+        return str(
+            [float(value.double().sum()) for value in self.trained.network.state_dict().values()]
+        )
 
     def _gathered(self, keys: tuple[str, ...]) -> tuple[NetworkState, list[int | None]]:
         """The states of some keys, initial ones for new keys."""
@@ -142,7 +164,9 @@ class Sessions:
         fresh = self.trained.network.initial_state(rows.count(None))
         place = iter(range(len(self._state.clock), len(self._state.clock) + rows.count(None)))
         index = torch.tensor([next(place) if row is None else row for row in rows])
-        return ops.map_state(lambda old, new: torch.cat([old, new])[index], self._state, fresh), rows
+        return ops.map_state(
+            lambda old, new: torch.cat([old, new])[index], self._state, fresh
+        ), rows
 
     def _scatter(self, after: NetworkState, keys: tuple[str, ...], rows: list[int | None]) -> None:
         for key, row in zip(keys, rows, strict=True):
@@ -161,7 +185,9 @@ class Sessions:
 
         self._state = ops.map_state(written, self._state, after)
 
-    def _decoded(self, outputs: Mapping[str, Tensor], times: NDArray[np.float64]) -> list[Prediction]:
+    def _decoded(
+        self, outputs: Mapping[str, Tensor], times: NDArray[np.float64]
+    ) -> list[Prediction]:
         made: list[Prediction] = [{} for _ in times]
         for name, task in self.trained.tasks.items():
             rows = task.decode(outputs[name])
@@ -216,15 +242,25 @@ class Session:
 
 
 def _static_of(trained: Trained, record: Reading, key: str) -> Reading:
-    return {column: _value(record, column, f"the first record of {key!r}") for column in _columns(trained, static=True)}
+    return {
+        column: _value(record, column, f"the first record of {key!r}")
+        for column in _columns(trained, static=True)
+    }
 
 
 def _columns(trained: Trained, *, static: bool) -> list[str]:
     """The columns that records must have, of static inputs or of the others and the series to forecast."""
     inputs = trained.declaration.inputs
-    found = [c for n, f in trained.fields.items() if (inputs[n].role == "static") == static for c in f.columns]
+    found = [
+        c
+        for n, f in trained.fields.items()
+        if (inputs[n].role == "static") == static
+        for c in f.columns
+    ]
     if not static:
-        found += [c for task in trained.tasks.values() if isinstance(task, Forecast) for c in task.columns]
+        found += [
+            c for task in trained.tasks.values() if isinstance(task, Forecast) for c in task.columns
+        ]
     return list(dict.fromkeys(found))
 
 
@@ -236,7 +272,9 @@ def _sequences(
     owner = {c: field for field in trained.fields.values() for c in field.columns}
     steps = []
     for column in _columns(trained, static=False):
-        values = [_value(record, column, f"record {index + 1}") for index, record in enumerate(flat)]
+        values = [
+            _value(record, column, f"record {index + 1}") for index, record in enumerate(flat)
+        ]
         if column in owner:
             steps.append(owner[column].column(column, values, "records"))
         else:
@@ -260,15 +298,21 @@ def _sequences(
 def _value(record: Reading, column: str, where: str) -> Any:
     if column not in record:
         got = "only " + ", ".join(map(str, record)) if record else "an empty record"
-        raise DataError(where, f"a value for {column!r}", got, "add it; null says that it is not observed")
+        raise DataError(
+            where, f"a value for {column!r}", got, "add it; null says that it is not observed"
+        )
     return record[column]
 
 
-def _times(trained: Trained, flat: list[Reading], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+def _times(
+    trained: Trained, flat: list[Reading], lengths: NDArray[np.int64]
+) -> NDArray[np.float64]:
     clock = trained.clock
     if clock.column is None:
         return np.full(len(flat), np.nan)
-    values = [_value(record, clock.column, f"record {index + 1}") for index, record in enumerate(flat)]
+    values = [
+        _value(record, clock.column, f"record {index + 1}") for index, record in enumerate(flat)
+    ]
     if clock.dates:
         return seconds(moments(clock.column, values, "records"), "records")
     column = raw_column(clock.column, values, pl.Float64, "a number", "records")
@@ -292,7 +336,12 @@ def _refuse_past(sequences: Sequences, clock: Tensor, trained: Trained) -> None:
         row = int(late.argmax())
         shown = trained.clock.values(np.array([previous[row], times[row]])).to_list()
         where = f"record {row + 1}: {trained.clock.column!r}"
-        raise DataError(where, f"a time after {shown[0]}", str(shown[1]), "send the records of a sequence in time order")
+        raise DataError(
+            where,
+            f"a time after {shown[0]}",
+            str(shown[1]),
+            "send the records of a sequence in time order",
+        )
 
 
 def _ahead(trained: Trained, times: NDArray[np.float64], flat: list[Reading]) -> dict[str, Tensor]:
@@ -312,8 +361,12 @@ def _ahead(trained: Trained, times: NDArray[np.float64], flat: list[Reading]) ->
                 given = record.get("ahead", {}).get(column, ())
                 if len(given) != horizon:
                     where, got = f"record {index + 1}: ahead.{column}", f"{len(given)} values"
-                    raise DataError(where, f"the next {horizon} values", got, "it is declared as known ahead")
+                    raise DataError(
+                        where, f"the next {horizon} values", got, "it is declared as known ahead"
+                    )
                 values.extend(given)
             columns.append(field.column(column, values, "records"))
-        found[name] = field.encode(pl.DataFrame(columns), "records").unflatten(0, (len(flat), horizon))
+        found[name] = field.encode(pl.DataFrame(columns), "records").unflatten(
+            0, (len(flat), horizon)
+        )
     return found

@@ -74,7 +74,9 @@ Window: TypeAlias = tuple[Batch, dict[str, Tensor]]
 """A batch and its targets."""
 
 
-def fit(table: Table, declaration: Declaration, folder: Path | None = None) -> Generator[Record, None, Trained]:
+def fit(
+    table: Table, declaration: Declaration, folder: Path | None = None
+) -> Generator[Record, None, Trained]:
     """Learn from `table` what `declaration` says, and return it trained, with the weights of the best epoch.
 
     Training is a function of the data, the declaration and the seed: the order of the examples and the dropout masks
@@ -91,7 +93,10 @@ def fit(table: Table, declaration: Declaration, folder: Path | None = None) -> G
     store = trained.store(sequences, targets=True)
     training, network = trained.declaration.training, trained.network
     optimizer = optimizer_of(network, training)
-    epochs, epoch_updates = training.epochs or 1, sum(1 for _ in examples(trained, store, parts["train"], 0))
+    epochs, epoch_updates = (
+        training.epochs or 1,
+        sum(1 for _ in examples(trained, store, parts["train"], 0)),
+    )
     yield Started(
         trained.declaration,
         sequences.count,
@@ -117,7 +122,9 @@ def fit(table: Table, declaration: Declaration, folder: Path | None = None) -> G
                 if loss is None:
                     continue
                 if not math.isfinite(float(loss.detach())):
-                    raise TrainingError(_not_finite(float(loss.detach()), epoch, rate, batch, folder))
+                    raise TrainingError(
+                        _not_finite(float(loss.detach()), epoch, rate, batch, folder)
+                    )
                 _step(optimizer, network, loss, rate, training.clip)
                 losses.append(float(loss.detach()))
                 yield Update(epoch, losses[-1], progress)
@@ -129,7 +136,11 @@ def fit(table: Table, declaration: Declaration, folder: Path | None = None) -> G
         if better:
             best, kept = valid if valid is not None else best, _copied(network)
         yield Epoch(epoch, float(np.mean(losses)), valid, rate, time.perf_counter() - began, better)
-        if training.schedule == "plateau" and since and since % max(1, (training.patience or 10) // 2) == 0:
+        if (
+            training.schedule == "plateau"
+            and since
+            and since % max(1, (training.patience or 10) // 2) == 0
+        ):
             slower /= 2
         if training.patience is not None and since >= training.patience:
             break
@@ -174,14 +185,20 @@ def schedule(name: str, progress: float) -> float:
 
 def optimizer_of(network: Network, training: Training) -> torch.optim.Optimizer:
     """The optimiser that the declaration names; gradient descent is ``sgd``, on the full batch with ``batch: all``."""
-    parameters, rate, decay = list(network.parameters()), training.learning_rate or 1e-3, training.weight_decay
+    parameters, rate, decay = (
+        list(network.parameters()),
+        training.learning_rate or 1e-3,
+        training.weight_decay,
+    )
     match training.optimizer:
         case "sgd":
             return torch.optim.SGD(parameters, lr=rate, weight_decay=decay)
         case "momentum":
             return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9)
         case "nesterov":
-            return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
+            return torch.optim.SGD(
+                parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True
+            )
         case "rmsprop":
             return torch.optim.RMSprop(parameters, lr=rate, weight_decay=decay)
         case "adagrad":
@@ -192,7 +209,9 @@ def optimizer_of(network: Network, training: Training) -> torch.optim.Optimizer:
             return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
 
 
-def _step(optimizer: torch.optim.Optimizer, network: Network, loss: Tensor, rate: float, clip: Clip) -> None:
+def _step(
+    optimizer: torch.optim.Optimizer, network: Network, loss: Tensor, rate: float, clip: Clip
+) -> None:
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     if clip.norm is not None:
@@ -216,12 +235,16 @@ def examples(trained: Trained, store: Store, part: Part, epoch: int) -> Iterator
             yield _windows(trained, store, pieces[chosen], training.truncate)
 
 
-def _windows(trained: Trained, store: Store, pieces: Pieces, truncate: int | None) -> Iterator[Window]:
+def _windows(
+    trained: Trained, store: Store, pieces: Pieces, truncate: int | None
+) -> Iterator[Window]:
     longest = int(pieces.length.max(initial=0))
     size = truncate or max(1, longest)
     for begin in range(0, max(1, longest), size):
         skipped = np.minimum(begin, pieces.length)
-        window = Pieces(pieces.row, pieces.start + skipped, np.minimum(pieces.length - skipped, size))
+        window = Pieces(
+            pieces.row, pieces.start + skipped, np.minimum(pieces.length - skipped, size)
+        )
         at = np.arange(int(window.length.sum()))
         targets = store.targets_at(window, at, window.start + window.length)
         # A sequence answers at its end once, in the window where it ends.
@@ -244,7 +267,9 @@ def _segments(trained: Trained, store: Store, pieces: Pieces, stop: NDArray[np.i
     before = np.minimum(pieces.start, spec.lookback or 1)
     longer = Pieces(pieces.row, pieces.start - before, pieces.length + before)
     k = spec.segment or 1
-    ends = [np.arange(b + (n - 1) % k, b + n, k) for b, n in zip(before, pieces.length, strict=True)]
+    ends = [
+        np.arange(b + (n - 1) % k, b + n, k) for b, n in zip(before, pieces.length, strict=True)
+    ]
     first = np.cumsum(longer.length) - longer.length
     at = np.concatenate([offset + end for offset, end in zip(first, ends, strict=True)])
     return store.batch(longer, at), store.targets_at(longer, at, stop)
@@ -284,12 +309,20 @@ def _copied(network: Network) -> dict[str, Tensor]:
 def _not_finite(loss: float, epoch: int, rate: float, batch: Batch, folder: Path | None) -> str:
     """The message, after the batch was saved."""
     tensors = {f"inputs.{name}": value for name, value in batch.inputs.items()}
-    tensors |= {f"series.{name}": value for name, value in batch.series.items()} | {"lengths": batch.lengths}
-    largest = max((float(v.double().abs().nan_to_num(0).max()) for v in tensors.values() if v.numel()), default=0.0)
+    tensors |= {f"series.{name}": value for name, value in batch.series.items()} | {
+        "lengths": batch.lengths
+    }
+    largest = max(
+        (float(v.double().abs().nan_to_num(0).max()) for v in tensors.values() if v.numel()),
+        default=0.0,
+    )
     saved = ""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "bad_batch.safetensors")
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()},
+            folder / "bad_batch.safetensors",
+        )
         saved = f"; its batch is in {folder / 'bad_batch.safetensors'}"
     return (
         f"training: expected a finite loss, got {loss} in epoch {epoch + 1}{saved}; try a smaller learning_rate (it was"

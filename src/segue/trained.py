@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
 from segue.clock import Clock
 from segue.data.build import build
 from segue.data.read import ReadOptions, Table, read
@@ -56,7 +55,9 @@ class Trained:
 
     def store(self, sequences: Sequences, *, targets: bool) -> Store:
         """The encoded sequences."""
-        static = frozenset(n for n, spec in self.declaration.inputs.items() if spec.role == "static")
+        static = frozenset(
+            n for n, spec in self.declaration.inputs.items() if spec.role == "static"
+        )
         known = known_ahead(self.declaration)
         return Store(sequences, self.fields, static, known, self.tasks, targets=targets)
 
@@ -71,7 +72,11 @@ class Trained:
 
     @torch.no_grad()
     def outputs(
-        self, store: Store, rows: NDArray[np.int64], first: NDArray[np.int64], stop: NDArray[np.int64]
+        self,
+        store: Store,
+        rows: NDArray[np.int64],
+        first: NDArray[np.int64],
+        stop: NDArray[np.int64],
     ) -> dict[str, Tensor]:
         """Raw outputs with the state carried from the start of each sequence.
 
@@ -98,7 +103,10 @@ class Trained:
                 output, state = self.network.unroll(store.batch(pieces, at), state)
                 owner = np.repeat(np.arange(len(group)), wanted)
                 places.append(owner * (int(stop.max()) + 1) + spans(start + low, wanted))
-                done = np.flatnonzero((start + length == stop[group]) & (length > 0) | (stop[group] == 0) & (start == 0))
+                done = np.flatnonzero(
+                    (start + length == stop[group]) & (length > 0)
+                    | (stop[group] == 0) & (start == 0)
+                )
                 ended.append(done)
                 for name, task in self.tasks.items():
                     parts[name].append(output[name] if task.every else output[name][done])
@@ -120,7 +128,9 @@ class Trained:
         pieces = Pieces(rows, first, stop - first)
         return store.targets_at(pieces, np.arange(int((stop - first).sum())), limit)
 
-    def _chunks(self, stop: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def _chunks(
+        self, stop: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Start and length of the chunks of a group of spans; one chunk where the network reads backwards."""
         longest = int(stop.max(initial=0))
         size = max(1, CHUNK // max(1, len(stop))) if self.network.causal else max(1, longest)
@@ -160,5 +170,3 @@ def _groups(stop: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     group = np.cumsum(stop) // CHUNK
     for number in np.unique(group):
         yield np.flatnonzero(group == number)
-
-

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-import difflib
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -31,7 +31,11 @@ def match(name: str, columns: Iterable[str], where: str, origin: str) -> tuple[s
     known = list(columns)
     if name in known:
         return (name,)
-    found = tuple(column for column in known if fnmatchcase(column, name)) if set(name) & set("*?[") else ()
+    found = (
+        tuple(column for column in known if fnmatchcase(column, name))
+        if set(name) & set("*?[")
+        else ()
+    )
     if not found:
         near = difflib.get_close_matches(name, known, n=1)
         fix = f"did you mean {near[0]!r}?" if near else "correct the name"
@@ -42,11 +46,17 @@ def match(name: str, columns: Iterable[str], where: str, origin: str) -> tuple[s
 
 def fields_of(declaration: Declaration, columns: Iterable[str], origin: str) -> dict[str, Field]:
     """A field, not yet fitted, for every declared input; a pattern leaves out the columns declared on their own."""
-    reserved = {declaration.data.key, *declaration.outputs, declaration.data.time} - set(declaration.inputs)
+    reserved = {declaration.data.key, *declaration.outputs, declaration.data.time} - set(
+        declaration.inputs
+    )
     fields: dict[str, Field] = {}
     for name, spec in declaration.inputs.items():
         matched = match(name, columns, "inputs", origin)
-        own = tuple(column for column in matched if column == name or column not in reserved | set(declaration.inputs))
+        own = tuple(
+            column
+            for column in matched
+            if column == name or column not in reserved | set(declaration.inputs)
+        )
         fields[name] = KINDS[spec.kind](name, own, spec)
     return fields
 
@@ -63,11 +73,15 @@ def tasks_of(declaration: Declaration, columns: Iterable[str], origin: str) -> d
     horizons = {getattr(task, "horizon", None) for task in tasks.values()}
     if len(horizons) > 1:
         got = ", ".join(f"{name} ({spec.task})" for name, spec in declaration.outputs.items())
-        raise SpecError("outputs", "forecasts of one horizon, or no forecast", got, "declare two models")
+        raise SpecError(
+            "outputs", "forecasts of one horizon, or no forecast", got, "declare two models"
+        )
     return tasks
 
 
-def build(table: Table, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]) -> Sequences:
+def build(
+    table: Table, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]
+) -> Sequences:
     """The sequences of `table`. Target columns that the table lacks are left out: prediction does not need them.
 
     Raises:
@@ -78,7 +92,9 @@ def build(table: Table, declaration: Declaration, fields: dict[str, Field], task
     return rows(table, declaration, fields, tasks)
 
 
-def _need_columns(table: Table, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]) -> None:
+def _need_columns(
+    table: Table, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]
+) -> None:
     data = declaration.data
     needed = [column for field in fields.values() for column in field.columns]
     needed += [column for column in (data.key, data.time) if column]
@@ -86,8 +102,12 @@ def _need_columns(table: Table, declaration: Declaration, fields: dict[str, Fiel
     for column in needed:
         if column not in present:
             near = difflib.get_close_matches(column, present, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else "add the column or change the declaration"
-            raise DataError(table.origin, f"a column {column!r}", f"the columns {', '.join(present[:8])}", fix)
+            fix = (
+                f"did you mean {near[0]!r}?" if near else "add the column or change the declaration"
+            )
+            raise DataError(
+                table.origin, f"a column {column!r}", f"the columns {', '.join(present[:8])}", fix
+            )
     if not table.frame.height:
         raise DataError(table.origin, "at least one row", "none", "give some data")
 
@@ -96,10 +116,24 @@ def _step_and_static(
     frame: pl.DataFrame, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]
 ) -> tuple[list[str], list[str], list[str]]:
     """Columns by step, static input columns, and target columns at the end of a sequence."""
-    static = [c for n, field in fields.items() if declaration.inputs[n].role == "static" for c in field.columns]
-    steps = [c for n, field in fields.items() if declaration.inputs[n].role != "static" for c in field.columns]
-    ends = [c for task in tasks.values() if not task.every for c in task.columns if c in frame.columns]
-    steps += [c for task in tasks.values() if task.every for c in task.columns if c in frame.columns]
+    static = [
+        c
+        for n, field in fields.items()
+        if declaration.inputs[n].role == "static"
+        for c in field.columns
+    ]
+    steps = [
+        c
+        for n, field in fields.items()
+        if declaration.inputs[n].role != "static"
+        for c in field.columns
+    ]
+    ends = [
+        c for task in tasks.values() if not task.every for c in task.columns if c in frame.columns
+    ]
+    steps += [
+        c for task in tasks.values() if task.every for c in task.columns if c in frame.columns
+    ]
     split = declaration.data.split.column
     if split is not None and split in frame.columns:
         (steps if declaration.data.rows == "steps" else static).append(split)
@@ -136,13 +170,17 @@ def _from_steps(
     )
 
 
-def _key_codes(frame: pl.DataFrame, key: str | None, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:
+def _key_codes(
+    frame: pl.DataFrame, key: str | None, origin: str
+) -> tuple[pl.Series, NDArray[np.int64]]:
     """The keys in order of first appearance, and the position of each row's key among them."""
     if key is None:
         return pl.Series("key", [ONLY]), np.zeros(frame.height, np.int64)
     if frame[key].null_count():
         row = int(frame[key].is_null().arg_max() or 0)
-        raise DataError(f"{origin}: column {key!r}, row {row + 1}", "a key", "an empty cell", "fill it in")
+        raise DataError(
+            f"{origin}: column {key!r}, row {row + 1}", "a key", "an empty cell", "fill it in"
+        )
     keys = frame[key].unique(maintain_order=True)
     position = pl.DataFrame({key: keys, "code": np.arange(len(keys))})
     codes = frame.select(key).join(position, on=key, how="left", maintain_order="left")["code"]
@@ -155,13 +193,22 @@ def _clock(series: pl.Series, origin: str) -> NDArray[np.float64]:
         return seconds(series, origin)
     if not series.dtype.is_numeric() or series.null_count():
         got = f"{series.dtype} with {series.null_count()} empty cells"
-        raise DataError(f"{origin}: column {series.name!r}", "dates or numbers as time", got, "correct the column")
+        raise DataError(
+            f"{origin}: column {series.name!r}",
+            "dates or numbers as time",
+            got,
+            "correct the column",
+        )
     values: NDArray[np.float64] = series.cast(pl.Float64).to_numpy()
     return values
 
 
 def _time_order(
-    times: NDArray[np.float64], codes: NDArray[np.int64], keys: pl.Series, declaration: Declaration, origin: str
+    times: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    keys: pl.Series,
+    declaration: Declaration,
+    origin: str,
 ) -> NDArray[np.int64] | None:
     """The order that sorts rows by time within each key; None where they are sorted already."""
     same = codes[1:] == codes[:-1]
@@ -219,10 +266,19 @@ def _from_examples(
     series = [_steps_of(frame[column], table.origin) for column in steps]
     lengths = _common_lengths(frame, series, table.origin)
     timed = None if data.time is None else _steps_of(frame[data.time], table.origin)
-    keys = pl.Series("key", np.arange(frame.height)) if data.key is None else frame[data.key].alias("key")
+    keys = (
+        pl.Series("key", np.arange(frame.height))
+        if data.key is None
+        else frame[data.key].alias("key")
+    )
     if keys.n_unique() < len(keys):
         twice = keys.filter(keys.is_duplicated())[0]
-        raise DataError(f"{table.origin}: column {data.key!r}", "one row per key", f"{twice!r} twice", "make keys unique")
+        raise DataError(
+            f"{table.origin}: column {data.key!r}",
+            "one row per key",
+            f"{twice!r} twice",
+            "make keys unique",
+        )
     flat = [values.filter(values.list.len() > 0).explode() for values in series]
     return Sequences(
         steps=pl.DataFrame(flat),
@@ -239,7 +295,9 @@ def _steps_of(series: pl.Series, origin: str) -> pl.Series:
     """A column whose cells hold sequences as a column of lists; a text is the list of its characters."""
     if series.dtype == pl.String:
         filled = series.fill_null("")
-        return pl.select(pl.when(filled == "").then([]).otherwise(filled.str.split("")).alias(series.name)).to_series()
+        return pl.select(
+            pl.when(filled == "").then([]).otherwise(filled.str.split("")).alias(series.name)
+        ).to_series()
     if isinstance(series.dtype, pl.List):
         return series
     raise DataError(
@@ -262,7 +320,9 @@ def _common_lengths(frame: pl.DataFrame, series: list[pl.Series], origin: str) -
                 "give every per-step column of an example the same length",
             )
     if not lengths:
-        raise DataError(origin, "at least one per-step input", "none", "declare an input with `role: step`")
+        raise DataError(
+            origin, "at least one per-step input", "none", "declare an input with `role: step`"
+        )
     return lengths[0]
 
 

@@ -34,7 +34,12 @@ def split(sequences: Sequences, how: Split, seed: int) -> dict[str, Part]:
         parts = _by_row(label, sequences)
     if parts["train"].steps == 0:
         got = f"none of {sequences.count} sequences, {sequences.total} steps"
-        raise DataError(f"{sequences.origin}: data.split", "steps to train on", got, "make valid and test smaller")
+        raise DataError(
+            f"{sequences.origin}: data.split",
+            "steps to train on",
+            got,
+            "make valid and test smaller",
+        )
     return parts
 
 
@@ -49,11 +54,17 @@ def _by_row(label: NDArray[np.int64], sequences: Sequences) -> dict[str, Part]:
 def _bounds(lengths: NDArray[np.int64], how: Split) -> NDArray[np.int64]:
     """Where train and valid end, ``[2, B]``, in sequences of these lengths."""
     valid, test = (
-        np.minimum(round(share), lengths) if share >= 1 else np.floor(share * lengths).astype(np.int64)
+        np.minimum(round(share), lengths)
+        if share >= 1
+        else np.floor(share * lengths).astype(np.int64)
         for share in (how.valid, how.test)
     )
     if how.train is not None:
-        train = np.minimum(round(how.train), lengths) if how.train >= 1 else np.floor(how.train * lengths)
+        train = (
+            np.minimum(round(how.train), lengths)
+            if how.train >= 1
+            else np.floor(how.train * lengths)
+        )
         ends = np.stack([train, train + valid]).astype(np.int64)
         return np.minimum(ends, lengths)
     ends = np.stack([lengths - valid - test, lengths - test]).astype(np.int64)
@@ -83,8 +94,12 @@ def _given(sequences: Sequences, how: Split) -> dict[str, Part]:
     unknown = said.filter(~said.is_in(PARTS) | said.is_null())
     if len(unknown):
         where = f"{sequences.origin}: column {column!r}"
-        raise DataError(where, "train, valid or test in every row", repr(unknown[0]), "correct the column")
-    label = said.replace_strict(dict(zip(PARTS, range(3), strict=True)), return_dtype=int).to_numpy()
+        raise DataError(
+            where, "train, valid or test in every row", repr(unknown[0]), "correct the column"
+        )
+    label = said.replace_strict(
+        dict(zip(PARTS, range(3), strict=True)), return_dtype=int
+    ).to_numpy()
     if not by_step:
         return _by_row(label, sequences)
     sizes = np.zeros((3, sequences.count), np.int64)

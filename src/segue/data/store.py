@@ -83,8 +83,12 @@ class Store:
         self.lengths, self.offsets = sequences.lengths, sequences.offsets
         self.times = sequences.times
         origin = sequences.origin
-        self.inputs = {n: f.encode(sequences.steps, origin) for n, f in fields.items() if n not in static}
-        self.static = {n: f.encode(sequences.static, origin) for n, f in fields.items() if n in static}
+        self.inputs = {
+            n: f.encode(sequences.steps, origin) for n, f in fields.items() if n not in static
+        }
+        self.static = {
+            n: f.encode(sequences.static, origin) for n, f in fields.items() if n in static
+        }
         forecasts = {name: task for name, task in tasks.items() if isinstance(task, Forecast)}
         self.series = {name: task.series(sequences) for name, task in forecasts.items()}
         self._known = known
@@ -93,7 +97,9 @@ class Store:
         self.targets: dict[str, Tensor] = {}
         self._every = {name: task.every for name, task in tasks.items()}
         if targets:
-            self.targets = {n: t.encode(sequences) for n, t in tasks.items() if not isinstance(t, Forecast)}
+            self.targets = {
+                n: t.encode(sequences) for n, t in tasks.items() if not isinstance(t, Forecast)
+            }
 
     @property
     def horizon(self) -> int:
@@ -113,8 +119,13 @@ class Store:
             ahead = {name: self.inputs[name][future] for name in sorted(self._known)}
         return Batch(
             inputs={name: values[index] for name, values in self.inputs.items()},
-            static={name: values[torch.from_numpy(pieces.row)] for name, values in self.static.items()},
-            series={n: torch.from_numpy(np.stack([c[steps] for c in cs], 1)) for n, cs in self.series.items()},
+            static={
+                name: values[torch.from_numpy(pieces.row)] for name, values in self.static.items()
+            },
+            series={
+                n: torch.from_numpy(np.stack([c[steps] for c in cs], 1))
+                for n, cs in self.series.items()
+            },
             times=torch.from_numpy(self.times[steps]),
             lengths=torch.from_numpy(pieces.length.astype(np.int64)),
             at=torch.from_numpy(at.astype(np.int64)),
@@ -130,7 +141,8 @@ class Store:
         """
         index = spans(self.offsets[pieces.row] + pieces.start, pieces.length)[at]
         found: dict[str, Target] = {
-            name: target[index] if self._every[name] else target[pieces.row] for name, target in self.targets.items()
+            name: target[index] if self._every[name] else target[pieces.row]
+            for name, target in self.targets.items()
         }
         rows = np.repeat(pieces.row, pieces.length)[at]
         limit = np.repeat(self.offsets[pieces.row] + stop, pieces.length)[at]
@@ -138,13 +150,17 @@ class Store:
             future = index[:, None] + np.arange(1, self._horizon[name] + 1)
             inside = future < limit[:, None]
             future = np.minimum(future, len(self.times) - 1)
-            values = np.stack([np.where(inside, column[future], np.nan) for column in columns], axis=1)
+            values = np.stack(
+                [np.where(inside, column[future], np.nan) for column in columns], axis=1
+            )
             spread, naive = self._units[name]
             found[name] = Future(torch.from_numpy(values), spread[rows], naive[rows])
         return found
 
 
-def tiles(part: Part, window: int | None, seed: int, epoch: int) -> tuple[Pieces, NDArray[np.int64]]:
+def tiles(
+    part: Part, window: int | None, seed: int, epoch: int
+) -> tuple[Pieces, NDArray[np.int64]]:
     """The spans of `part` cut into pieces of at most `window` steps, and the stop of the span that each belongs to.
 
     Where the cuts fall moves with the epoch, so that in time every step is seen in every place of a window.

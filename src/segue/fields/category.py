@@ -75,7 +75,9 @@ class Embedding(Encoder):
 
     def __init__(self, sizes: list[int], size: int | None = None) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(codes, size or min(32, 1 + codes // 2)) for codes in sizes)
+        self.tables = nn.ModuleList(
+            nn.Embedding(codes, size or min(32, 1 + codes // 2)) for codes in sizes
+        )
         self.features = sum(table.weight.shape[1] for table in self.tables)
 
     def unroll(

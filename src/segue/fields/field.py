@@ -92,7 +92,9 @@ class Field(ABC):
         return ""
 
 
-def raw_column(name: str, values: list[Any], dtype: pl.DataType | type[pl.DataType], expected: str, origin: str) -> pl.Series:
+def raw_column(
+    name: str, values: list[Any], dtype: pl.DataType | type[pl.DataType], expected: str, origin: str
+) -> pl.Series:
     """Values of records as a column of `dtype`.
 
     Raises:
@@ -105,7 +107,9 @@ def raw_column(name: str, values: list[Any], dtype: pl.DataType | type[pl.DataTy
     except (TypeError, pl.exceptions.PolarsError):
         culprit = next((value for value in values if _refused(value, dtype)), values)
         where = f"{origin}: {name!r}"
-        raise DataError(where, f"{expected}, or null where it is not observed", repr(culprit), "correct it") from None
+        raise DataError(
+            where, f"{expected}, or null where it is not observed", repr(culprit), "correct it"
+        ) from None
 
 
 def _refused(value: Any, dtype: pl.DataType | type[pl.DataType]) -> bool:

@@ -68,7 +68,9 @@ class Identity(Encoder):
         return x.values, state
 
 
-def many_hot(lists: pl.Series, vocabulary: Vocabulary) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def many_hot(
+    lists: pl.Series, vocabulary: Vocabulary
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """0/1 vectors ``[N, elements]`` of a column of lists."""
     hot = np.zeros((len(lists), len(vocabulary)), np.float32)
     lengths = lists.list.len().fill_null(0).to_numpy()

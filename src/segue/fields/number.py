@@ -83,7 +83,9 @@ class Number(Field):
     def describe(self) -> str:
         if len(self.columns) > 1:
             return f"{len(self.columns)} columns, {int(self.gaps.sum())} of them with gaps"
-        return f"shift {self.shift[0]:.4g}, scale {self.scale[0]:.4g}" + (", with gaps" if self.gaps[0] else "")
+        return f"shift {self.shift[0]:.4g}, scale {self.scale[0]:.4g}" + (
+            ", with gaps" if self.gaps[0] else ""
+        )
 
 
 class NumberEncoder(Encoder):
@@ -115,12 +117,16 @@ class NumberEncoder(Encoder):
         observed = ~torch.isnan(x.values[:, self.gaps])
         seen_at = torch.where(observed, times[:, None], -torch.inf)
         before = torch.nan_to_num(state[0], nan=-torch.inf)
-        padded = torch.cat([before[:, None], _padded_with(x.with_values(seen_at), -torch.inf)], dim=1)
+        padded = torch.cat(
+            [before[:, None], _padded_with(x.with_values(seen_at), -torch.inf)], dim=1
+        )
         last = padded.cummax(dim=1).values
         after = last[:, -1]
         last_seen = Ragged.from_padded(last[:, 1:], x.lengths).values
         since = torch.where(torch.isinf(last_seen), 0.0, times[:, None] - last_seen) / self._unit
-        features = torch.cat([values, observed.to(values.dtype), torch.log1p(since).to(values.dtype)], dim=1)
+        features = torch.cat(
+            [values, observed.to(values.dtype), torch.log1p(since).to(values.dtype)], dim=1
+        )
         return features, (torch.where(torch.isinf(after), torch.nan, after),)
 
 

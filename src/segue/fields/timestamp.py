@@ -54,7 +54,9 @@ class Timestamp(Field):
         self.uneven = bool(len(steps)) and float((steps != self.unit).mean()) > 0.01
         span = float(times.max() - times.min()) if len(times) else 0.0
         self.cycles = tuple(
-            name for name, length in CYCLES.items() if 2 * self.unit <= length and 2 * length <= span
+            name
+            for name, length in CYCLES.items()
+            if 2 * self.unit <= length and 2 * length <= span
         )
 
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
@@ -82,7 +84,9 @@ class Timestamp(Field):
         self.unit = float(fitted["unit"])
 
     def describe(self) -> str:
-        return f"cycles {', '.join(self.cycles) or 'none'}" + (", uneven steps" if self.uneven else "")
+        return f"cycles {', '.join(self.cycles) or 'none'}" + (
+            ", uneven steps" if self.uneven else ""
+        )
 
 
 class Calendar(Encoder):
@@ -115,7 +119,9 @@ def moments(name: str, values: list[Any], origin: str) -> pl.Series:
             parsed.append(datetime.fromisoformat(text).replace(tzinfo=None))
         except ValueError:
             where = f"{origin}: {name!r}"
-            raise DataError(where, "a date or date-time", repr(value), "write it as 2026-01-31 18:00:00") from None
+            raise DataError(
+                where, "a date or date-time", repr(value), "write it as 2026-01-31 18:00:00"
+            ) from None
     return pl.Series(name, parsed, dtype=pl.Datetime("us"))
 
 
@@ -134,6 +140,13 @@ def seconds(series: pl.Series, origin: str) -> NDArray[np.float64]:
         )
     if series.null_count():
         row = int(series.is_null().arg_max() or 0)
-        raise DataError(f"{origin}: column {series.name!r}, row {row + 1}", "a date", "an empty cell", "fill it in")
-    values: NDArray[np.float64] = (series.cast(pl.Datetime("us")).to_physical().cast(pl.Float64) / 1e6).to_numpy()
+        raise DataError(
+            f"{origin}: column {series.name!r}, row {row + 1}",
+            "a date",
+            "an empty cell",
+            "fill it in",
+        )
+    values: NDArray[np.float64] = (
+        series.cast(pl.Datetime("us")).to_physical().cast(pl.Float64) / 1e6
+    ).to_numpy()
     return values

@@ -20,13 +20,16 @@ class Vocabulary:
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = tuple(names)
         self._codes = pl.DataFrame(
-            {"name": self.names, "code": range(1, len(self.names) + 1)}, {"name": pl.String, "code": pl.Int64}
+            {"name": self.names, "code": range(1, len(self.names) + 1)},
+            {"name": pl.String, "code": pl.Int64},
         )
 
     @classmethod
     def of(cls, values: pl.Series) -> Vocabulary:
         """The vocabulary of `values`."""
-        counts = values.drop_nulls().cast(pl.String).rename("name").to_frame().group_by("name").len()
+        counts = (
+            values.drop_nulls().cast(pl.String).rename("name").to_frame().group_by("name").len()
+        )
         return cls(counts.sort(["len", "name"], descending=[True, False])["name"].to_list())
 
     def __len__(self) -> int:
@@ -35,13 +38,18 @@ class Vocabulary:
 
     def encode(self, values: pl.Series) -> NDArray[np.int64]:
         """Codes of `values`, 0 for what is not known."""
-        joined = values.cast(pl.String).rename("name").to_frame().join(
-            self._codes, on="name", how="left", maintain_order="left"
+        joined = (
+            values.cast(pl.String)
+            .rename("name")
+            .to_frame()
+            .join(self._codes, on="name", how="left", maintain_order="left")
         )
         codes: NDArray[np.int64] = joined["code"].fill_null(UNKNOWN).to_numpy(writable=True)
         return codes
 
-    def refuse_unknown(self, values: pl.Series, codes: NDArray[np.int64], where: str, fix: str) -> None:
+    def refuse_unknown(
+        self, values: pl.Series, codes: NDArray[np.int64], where: str, fix: str
+    ) -> None:
         """Raise the error on the first value that is present but unknown."""
         unknown = (codes == UNKNOWN) & values.is_not_null().to_numpy()
         if unknown.any():

@@ -33,7 +33,12 @@ class Classes:
         names = values.drop_nulls().unique().sort()
         if len(names) < 2:
             got = f"only {names[0]!r}" if len(names) else "no value at all"
-            raise DataError(where, "at least two classes in the training rows", got, "give examples of every class")
+            raise DataError(
+                where,
+                "at least two classes in the training rows",
+                got,
+                "give examples of every class",
+            )
         return cls(names.cast(pl.String).to_list(), str(names.dtype))
 
     def __len__(self) -> int:
@@ -46,17 +51,32 @@ class Classes:
             DataError: a class never seen in training.
         """
         codes = self._vocabulary.encode(values)
-        self._vocabulary.refuse_unknown(values, codes, where, "remove the row, or train again with examples of it")
+        self._vocabulary.refuse_unknown(
+            values, codes, where, "remove the row, or train again with examples of it"
+        )
         return codes - 1
 
     def decode(self, codes: Tensor) -> pl.Series:
         """The user's values of these codes."""
-        return pl.Series(self.names, dtype=pl.String).cast(_DTYPES.get(self.dtype, pl.String))[codes.numpy()]
+        return pl.Series(self.names, dtype=pl.String).cast(_DTYPES.get(self.dtype, pl.String))[
+            codes.numpy()
+        ]
 
 
 _DTYPES: dict[str, type[pl.DataType]] = {
     name: getattr(pl, name)
-    for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64")
+    for name in (
+        "Int8",
+        "Int16",
+        "Int32",
+        "Int64",
+        "UInt8",
+        "UInt16",
+        "UInt32",
+        "UInt64",
+        "Float32",
+        "Float64",
+    )
 }
 
 

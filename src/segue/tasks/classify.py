@@ -41,7 +41,9 @@ class Classify(Task):
         return sequences.static[self.columns[0]]
 
     def fit(self, train: Sequences, fields: Mapping[str, Field]) -> None:
-        self.classes = Classes.of(self._values(train), f"{train.origin}: column {self.columns[0]!r}")
+        self.classes = Classes.of(
+            self._values(train), f"{train.origin}: column {self.columns[0]!r}"
+        )
         codes = self.encode(train)
         self.counts = torch.bincount(codes[codes != NONE], minlength=len(self.classes)).tolist()
 
@@ -50,7 +52,12 @@ class Classify(Task):
         where = f"{sequences.origin}: column {self.columns[0]!r}"
         if values.null_count() and not self.every:
             key = sequences.keys[int(values.is_null().arg_max() or 0)]
-            raise DataError(where, "a class for every sequence", f"none for key {key!r}", "fill it in or remove the key")
+            raise DataError(
+                where,
+                "a class for every sequence",
+                f"none for key {key!r}",
+                "fill it in or remove the key",
+            )
         return torch.from_numpy(self.classes.encode(values, where))
 
     def head(self, features: int) -> nn.Module:
@@ -77,4 +84,7 @@ class Classify(Task):
         return {"classes": self.classes.names, "dtype": self.classes.dtype, "counts": self.counts}
 
     def restore(self, fitted: dict[str, Any]) -> None:
-        self.classes, self.counts = Classes(fitted["classes"], fitted["dtype"]), list(fitted["counts"])
+        self.classes, self.counts = (
+            Classes(fitted["classes"], fitted["dtype"]),
+            list(fitted["counts"]),
+        )

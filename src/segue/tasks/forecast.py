@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from pydantic import Field as Bound
-from torch import Tensor, nn
+from torch import Tensor
 
 from segue.errors import DataError
 from segue.fields import Field
@@ -95,7 +95,9 @@ class Forecast(Task):
         values = np.stack(self.series(train))
         if not np.isfinite(values).any(1).all():
             where = f"{train.origin}: column {self.columns[int((~np.isfinite(values).any(1)).argmax())]!r}"
-            raise DataError(where, "numbers in the training rows", "no value at all", "fill in the target")
+            raise DataError(
+                where, "numbers in the training rows", "no value at all", "fill in the target"
+            )
         longest = int(train.lengths.max())
         if longest <= self.horizon:
             raise DataError(
@@ -117,7 +119,9 @@ class Forecast(Task):
         return table[:, 0], table[:, 1]
 
     def encode(self, sequences: Sequences) -> NoReturn:
-        raise AssertionError("the targets of a forecast are gathered per batch; see Store.targets_at")
+        raise AssertionError(
+            "the targets of a forecast are gathered per batch; see Store.targets_at"
+        )
 
     def head(self, features: int) -> NoReturn:
         raise AssertionError("a forecast has a Forecaster instead of a head")
@@ -195,7 +199,10 @@ def naive_forecasts(
     ahead = np.arange(1, horizon + 1)
     now = past[:, origins, None]
     slope = (past[:, origins] - past[:, :1]) / np.maximum(origins, 1)
-    forecasts = {"last value": np.repeat(now, horizon, axis=2), "drift": now + slope[..., None] * ahead}
+    forecasts = {
+        "last value": np.repeat(now, horizon, axis=2),
+        "drift": now + slope[..., None] * ahead,
+    }
     if season > 1:
         seasons = -(-ahead // season)
         same = np.maximum(origins[:, None] + ahead - seasons * season, 0)
@@ -210,7 +217,12 @@ def naive_forecasts(
 def _filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Missing values replaced by the last one before them, or the first one after where there is none before."""
     series = pl.Series(values).fill_nan(None)
-    return series.fill_null(strategy="forward").fill_null(strategy="backward").fill_null(0.0).to_numpy()
+    return (
+        series.fill_null(strategy="forward")
+        .fill_null(strategy="backward")
+        .fill_null(0.0)
+        .to_numpy()
+    )
 
 
 def _spread(values: NDArray[np.float64]) -> list[float]:

@@ -67,7 +67,9 @@ class NextElement(Task):
 
     def encode(self, sequences: Sequences) -> Tensor:
         values = sequences.steps[self.columns[0]]
-        elements = many_hot(values, self.vocabulary) if self.many else self.vocabulary.encode(values)
+        elements = (
+            many_hot(values, self.vocabulary) if self.many else self.vocabulary.encode(values)
+        )
         following = torch.from_numpy(np.roll(elements, -1, axis=0))
         last = torch.from_numpy(sequences.offsets[1:] - 1)[torch.from_numpy(sequences.lengths > 0)]
         following[last] = torch.nan if self.many else -1
@@ -79,7 +81,9 @@ class NextElement(Task):
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
         if self.many:
             seen = ~target[:, 0].isnan()
-            bernoulli = nn.functional.binary_cross_entropy_with_logits(output[seen], target[seen], reduction="none")
+            bernoulli = nn.functional.binary_cross_entropy_with_logits(
+                output[seen], target[seen], reduction="none"
+            )
             return bernoulli.sum(1)
         seen = target >= 0
         return nn.functional.cross_entropy(output[seen], target[seen], reduction="none")
@@ -90,7 +94,11 @@ class NextElement(Task):
             return {"nll": nll}
         seen = target >= 0
         correct = output[seen].argmax(1) == target[seen]
-        return {"nll": nll, "perplexity": float(np.exp(nll)), "accuracy": float(correct.double().mean())}
+        return {
+            "nll": nll,
+            "perplexity": float(np.exp(nll)),
+            "accuracy": float(correct.double().mean()),
+        }
 
     def _count(self, train: Sequences) -> None:
         """How often each element follows in the training part, and, for few enough elements, how often it follows which."""
@@ -121,12 +129,17 @@ class NextElement(Task):
 
     def decode(self, output: Tensor) -> pl.DataFrame:
         if self.many:
-            chosen = [[self.vocabulary.names[i] for i in row.nonzero()[:, 0].tolist()] for row in output > 0]
+            chosen = [
+                [self.vocabulary.names[i] for i in row.nonzero()[:, 0].tolist()]
+                for row in output > 0
+            ]
             return pl.DataFrame({f"next_{self.name}": pl.Series(chosen, dtype=pl.List(pl.String))})
         shares = torch.softmax(output.double(), 1)
         best = shares[:, 1:].max(1)
         names = pl.Series(self.vocabulary.names, dtype=pl.String)[best.indices.numpy()]
-        return pl.DataFrame({f"next_{self.name}": names, f"next_{self.name}_p": best.values.numpy()})
+        return pl.DataFrame(
+            {f"next_{self.name}": names, f"next_{self.name}_p": best.values.numpy()}
+        )
 
     def fitted(self) -> dict[str, Any]:
         return {

@@ -53,7 +53,9 @@ class Regress(Task):
             seen = raw[:, index][~raw[:, index].isnan()]
             if not len(seen):
                 where = f"{train.origin}: column {column!r}"
-                raise DataError(where, "numbers in the training rows", "no value at all", "fill in the target")
+                raise DataError(
+                    where, "numbers in the training rows", "no value at all", "fill in the target"
+                )
             self.shift[index], self.median[index] = seen.mean(), seen.median()
             deviation = seen.std(correction=0)
             self.scale[index] = deviation if deviation > 0 else 1.0
@@ -64,7 +66,12 @@ class Regress(Task):
         if missing.any() and not self.every:
             key = sequences.keys[int(missing.int().argmax())]
             where = f"{sequences.origin}: column {self.columns[0]!r}"
-            raise DataError(where, "a number for every sequence", f"none for key {key!r}", "fill it in or remove the key")
+            raise DataError(
+                where,
+                "a number for every sequence",
+                f"none for key {key!r}",
+                "fill it in or remove the key",
+            )
         return ((raw - self.shift) / self.scale).float()
 
     def head(self, features: int) -> nn.Module:
@@ -78,7 +85,9 @@ class Regress(Task):
         return error.square() if self._loss == "mse" else error.abs()
 
     def metrics(self, output: Tensor, target: Tensor) -> Metrics:
-        return self._scores((output.double() - target.double()) * self.scale, target.double() * self.scale)
+        return self._scores(
+            (output.double() - target.double()) * self.scale, target.double() * self.scale
+        )
 
     @staticmethod
     def _scores(error: Tensor, target: Tensor) -> Metrics:
@@ -98,10 +107,16 @@ class Regress(Task):
 
     def decode(self, output: Tensor) -> pl.DataFrame:
         values = output.double() * self.scale + self.shift
-        return pl.DataFrame({column: values[:, index].numpy() for index, column in enumerate(self.columns)})
+        return pl.DataFrame(
+            {column: values[:, index].numpy() for index, column in enumerate(self.columns)}
+        )
 
     def fitted(self) -> dict[str, Any]:
-        return {"shift": self.shift.tolist(), "scale": self.scale.tolist(), "median": self.median.tolist()}
+        return {
+            "shift": self.shift.tolist(),
+            "scale": self.scale.tolist(),
+            "median": self.median.tolist(),
+        }
 
     def restore(self, fitted: dict[str, Any]) -> None:
         self.shift = torch.tensor(fitted["shift"], dtype=torch.float64)
