@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from segue.clock import Clock
 from segue.data.build import tasks_of
+from segue.errors import SpecError
 from segue.fields.number import numbers
 from segue.schema import Declaration, Output
 from segue.sequences import Sequences
@@ -25,6 +26,10 @@ def completed(declaration: Declaration, train: Sequences, clock: Clock) -> Decla
         return _with_sections(
             declaration, _network_sizes(declaration), _ordinary_training(declaration, train)
         )
+    if declaration.training.truncate is not None:
+        fix = "set training.window, the steps that a forecast learns from at once"
+        got = str(declaration.training.truncate)
+        raise SpecError("training.truncate", "nothing with a forecast", got, fix)
     outputs = {
         name: _with_season(spec, name, declaration, train, clock)
         for name, spec in declaration.outputs.items()

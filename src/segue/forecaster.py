@@ -55,7 +55,6 @@ class Forecaster(nn.Module):
         horizon, outputs: S and Q.
         segment, lookback: k and L.
         gaps: whether series may have missing values.
-        dropout: rate on h before the head.
     """
 
     HIDDEN_AHEAD = 16
@@ -71,12 +70,10 @@ class Forecaster(nn.Module):
         segment: int,
         lookback: int,
         gaps: bool,
-        dropout: float,
     ) -> None:
         super().__init__()
         self.cell, self.segment, self.lookback, self.gaps = cell, segment, lookback, gaps
         self.horizon, self.outputs = horizon, outputs
-        self.dropout = nn.Dropout(dropout)
         self.head = Linear(cell.outputs, horizon * outputs)
         self.skip = Linear(lookback, horizon * outputs, bias=False)
         with torch.no_grad():
@@ -182,7 +179,6 @@ class Forecaster(nn.Module):
         self, past: _Past, hidden: Tensor, step: Tensor, column: Tensor, ahead: Tensor
     ) -> Tensor:
         ring, level, scale = past.rings(step, column)
-        hidden = self.dropout(hidden)
         change = self.head(hidden) + self.skip(((ring - level) / scale).float())
         change = change.unflatten(1, (self.horizon, self.outputs))
         if self._ahead:

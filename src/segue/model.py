@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import NamedTuple
 
 import torch
@@ -93,7 +94,7 @@ class Network(nn.Module):
         segment, lookback = spec.segment or 1, spec.lookback or 2
         ahead = sum(self._encoder(name).features for name in self.known)
         return Forecaster(
-            _cell(spec, Forecaster.inputs(segment, features, task.gaps)),
+            _causal_body(Forecaster.inputs(segment, features, task.gaps), spec),
             features=features,
             ahead=ahead,
             horizon=task.horizon,
@@ -101,7 +102,6 @@ class Network(nn.Module):
             segment=segment,
             lookback=lookback,
             gaps=task.gaps,
-            dropout=spec.dropout or 0.0,
         )
 
     def _encoder(self, name: str) -> Encoder:
@@ -299,12 +299,17 @@ def _finals(body: nn.Module | None, hidden: Ragged, state: State) -> Tensor:
 
 
 def _cell(spec: Model, inputs: int) -> LawCell:
-    name = spec.cell or "gru"
-    if name not in CELLS:
-        raise SpecError(
-            "model.cell", "one of " + ", ".join(CELLS), repr(name), "choose one of these"
-        )
-    return CELLS[name](inputs, spec.hidden or 64)
+    said = spec.cell or "gru"
+    name, options = (said, {}) if isinstance(said, str) else next(iter(said.items()))
+    if name not in CELLS or (isinstance(said, dict) and len(said) != 1):
+        fix = "choose one of these"
+        raise SpecError("model.cell", "one of " + ", ".join(CELLS), repr(said), fix)
+    known = list(signature(CELLS[name]).parameters)[2:]
+    for option in options:
+        if option not in known:
+            where = f"model.cell.{name}"
+            raise SpecError(where, "one of " + ", ".join(known), repr(option), "remove it")
+    return CELLS[name](inputs, spec.hidden or 64, **options)
 
 
 def _body(features: int, spec: Model) -> Cell | Acausal:
@@ -322,6 +327,14 @@ def _body(features: int, spec: Model) -> Cell | Acausal:
     if spec.bidirectional:
         return Chain(*layers)
     return Stack(*(layer for layer in layers if isinstance(layer, Cell)))
+
+
+def _causal_body(features: int, spec: Model) -> Cell:
+    body = _body(features, spec)
+    if isinstance(body, Cell):
+        return body
+    fix = "a forecast cannot read the future; leave it out"
+    raise SpecError("model.bidirectional", "false with a forecast", "true", fix)
 
 
 def _layer(spec: Model, inputs: int) -> Cell | Acausal:

@@ -43,6 +43,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Part = Annotated[float, Field(ge=0)]
 """Below 1: a fraction; otherwise a count of rows (split by time) or of keys."""
 
+CellOption = StrictBool | StrictInt | float | StrictStr
+
 Role = Literal["step", "static", "known"]
 
 
@@ -135,7 +137,8 @@ class Model(Strict):
     """The network. What is None is inferred from the data.
 
     Attributes:
-        cell: the law of memory, a name from `segue.cells.CELLS`; gru, and lstm for forecasts.
+        cell: the law of memory, a name from `segue.cells.CELLS`, or that name with options of its
+            constructor, such as ``{elman: {activation: relu}}``; gru, and lstm for forecasts.
         hidden: hidden units H of every layer.
         layers: how many recurrent layers are stacked.
         bidirectional: read each sequence in both directions (such a model cannot run live).
@@ -149,7 +152,7 @@ class Model(Strict):
             `segue.forecaster`).
     """
 
-    cell: StrictStr | None = None
+    cell: StrictStr | dict[StrictStr, dict[StrictStr, CellOption]] | None = None
     hidden: Positive | None = None
     layers: Positive = 1
     bidirectional: StrictBool = False
