@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import segue.nn
 from segue import ops
 from segue.cells import GRU, LSTM, Elman, LSTMState
 from segue.errors import CausalError, ShapeError, SpecError
@@ -301,3 +302,15 @@ def test_explain_of_other_dtypes() -> None:
         "GRU: training: loop (torch's fused functions do not take torch.bfloat16)",
         "GRU: inference: loop (the native kernels take float32, the weights are torch.bfloat16)",
     ]
+
+
+def test_explain_names_both_ways_through_a_layer_of_segue_nn() -> None:
+    lines = explain(segue.nn.LSTM(3, 5)).splitlines()
+    inference = f"native kernel, {ops.native_name()}"
+    ragged = "LSTM: with lengths, reset, PackedSequence or Ragged"
+    assert lines == [
+        "LSTM: padded, without lengths or reset: torch.nn's own",
+        f"{ragged}: training: torch's fused function",
+        f"{ragged}: inference: {inference}",
+    ]
+    assert explain(torch.nn.LSTM(3, 5)) == lines[0]

@@ -7,7 +7,8 @@
     report.html         pictures
     manifest.json       versions, what fields and tasks learnt, and the SHA-256 of every file
 
-A folder is written beside its place and then renamed, so that it is there whole or not at all. See docs/format.md.
+A folder is written beside its place and then renamed, so that it is there whole or not at all. See
+docs/format.md.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 import yaml
 from safetensors import SafetensorError
 
@@ -30,11 +32,14 @@ from segue.clock import Clock
 from segue.errors import RunError
 from segue.fields import KINDS
 from segue.model import Network
-from segue.schema import parse
+from segue.schema import Declaration, parse
 from segue.tasks import TASKS
 from segue.trained import Trained
 
 FORMAT = 1
+AGAIN = "copy the run folder again or train again"
+BAD_BATCH = "bad_batch.safetensors"
+"""What a training whose loss was not finite leaves where its run would have been."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +66,18 @@ def save(
     texts: Mapping[str, str],
     overwrite: bool = False,
 ) -> None:
-    """Write a run folder.
+    """Write a run folder: whole or, whatever happens on the way, not at all.
 
     Args:
+        fingerprint: of the training data.
+        facts: plain JSON values for the report.
         texts: further files by name, such as metrics.jsonl.
         overwrite: replace an older run; anything else that lies there is never replaced.
 
     Raises:
         RunError: the place is taken, or cannot be written to.
     """
+    _restore_interrupted(folder)
     refuse_taken(folder, overwrite=overwrite)
     files = {name: text.encode() for name, text in texts.items()}
     files["spec.yaml"] = trained.declaration.to_yaml().encode()
@@ -92,9 +100,7 @@ def save(
     try:
         _write(folder, files)
     except OSError as error:
-        raise RunError(
-            str(folder), "a place to write a run to", str(error.strerror), "choose another folder"
-        ) from None
+        raise _unwritable(folder, error) from None
 
 
 def load(folder: Path) -> tuple[Trained, Manifest]:
@@ -105,7 +111,16 @@ def load(folder: Path) -> tuple[Trained, Manifest]:
     """
     manifest, body = _manifest(folder)
     text = verified(folder, manifest, "spec.yaml").decode()
+    weights = verified(folder, manifest, "model.safetensors")
     declaration = parse(yaml.safe_load(text), spec_kinds(), spec_tasks(), "spec.yaml")
+    try:
+        return _rebuilt(declaration, body, weights), manifest
+    except (KeyError, RuntimeError, SafetensorError) as error:
+        got, fix = str(error).splitlines()[0], f"use the segue that wrote it ({body['segue']})"
+        raise RunError(str(folder), "a run of this version of segue", got, fix) from None
+
+
+def _rebuilt(declaration: Declaration, body: dict[str, Any], weights: bytes) -> Trained:
     fields, tasks = {}, {}
     for name, spec in declaration.inputs.items():
         columns, fitted = body["fields"][name]
@@ -115,17 +130,12 @@ def load(folder: Path) -> tuple[Trained, Manifest]:
         columns, fitted = body["tasks"][name]
         tasks[name] = TASKS[output.task](name, tuple(columns), output)
         tasks[name].restore(fitted)
-    network = Network(fields, tasks, declaration)
-    try:
-        network.load_state_dict(
-            safetensors.torch.load(verified(folder, manifest, "model.safetensors"))
-        )
-    except (SafetensorError, RuntimeError) as error:
-        got = str(error).splitlines()[0]
-        where = str(folder / "model.safetensors")
-        raise RunError(where, "the weights of spec.yaml", got, "train again") from None
+    # The first weights are drawn at random; that shall not be noticed outside.
+    with torch.random.fork_rng(devices=()):
+        network = Network(fields, tasks, declaration)
+    network.load_state_dict(safetensors.torch.load(weights))
     network.eval()
-    return Trained(declaration, fields, tasks, network, Clock(**body["clock"])), manifest
+    return Trained(declaration, fields, tasks, network, Clock(**body["clock"]))
 
 
 def verified(folder: Path, manifest: Manifest, name: str) -> bytes:
@@ -134,53 +144,60 @@ def verified(folder: Path, manifest: Manifest, name: str) -> bytes:
     Raises:
         RunError: the file is not there or has changed.
     """
-    path = folder / name
+    path = _place(folder) / name
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RunError(
-            str(path), "a file of the run", str(error.strerror), "copy the whole run folder again"
-        ) from None
-    if _sha256(data) != manifest.files.get(name):
-        got = f"SHA-256 {_sha256(data)[:12]}..."
-        expected = (
-            f"the file as it was written (SHA-256 {manifest.files.get(name, 'none')[:12]}...)"
-        )
-        raise RunError(str(path), expected, got, "copy the run folder again or train again")
+        got, fix = str(error.strerror), "copy the whole run folder again"
+        raise RunError(str(path), "a file of the run", got, fix) from None
+    written, found = manifest.files.get(name, "none"), _sha256(data)
+    if found != written:
+        expected = f"the file as it was written (SHA-256 {written[:12]}...)"
+        raise RunError(str(path), expected, f"SHA-256 {found[:12]}...", AGAIN)
     return data
 
 
 def replace_file(folder: Path, name: str, text: str) -> None:
-    """Write one file of a run anew, such as report.html, and its hash."""
+    """Write one file of a run anew, such as report.html, and its hash.
+
+    Raises:
+        RunError: the run is damaged, or cannot be written to.
+    """
     _, body = _manifest(folder)
     body["files"][name] = _sha256(text.encode())
-    _write_file(folder / f"{name}.partial", text.encode())
-    os.replace(folder / f"{name}.partial", folder / name)
-    _write_file(folder / "manifest.json.partial", _sealed(body))
-    os.replace(folder / "manifest.json.partial", folder / "manifest.json")
+    try:
+        for file, data in ((name, text.encode()), ("manifest.json", _sealed(body))):
+            _write_file(folder / f"{file}.partial", data)
+            os.replace(folder / f"{file}.partial", folder / file)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
 
 
 def refuse_taken(folder: Path, *, overwrite: bool) -> None:
-    """Raise if `folder` may not be written: it is better known before training than after it."""
-    if not folder.exists():
+    """Raise if `folder` may not be written: it is better known before training than after it.
+
+    What may be replaced is an empty folder, one where a training left its bad batch, and, if
+    `overwrite`, a run without foreign files.
+
+    Raises:
+        RunError: the place is taken.
+    """
+    place = _place(folder)
+    if not place.exists():
         return
-    is_run = (folder / "manifest.json").is_file()
-    if folder.is_dir() and not any(folder.iterdir()):
+    where, expected = str(folder), "a new folder for the run"
+    names = {path.name for path in place.iterdir()} if place.is_dir() else {"a file"}
+    if names <= {BAD_BATCH}:
         return
-    if not is_run:
-        raise RunError(
-            str(folder),
-            "a new folder for the run",
-            "something that is not a run",
-            "choose another name",
-        )
+    if "manifest.json" not in names:
+        raise RunError(where, expected, "something that is not a run", "choose another name")
     if not overwrite:
-        raise RunError(
-            str(folder),
-            "a new folder for the run",
-            "a run",
-            "choose another name, or say --overwrite",
-        )
+        raise RunError(where, expected, "a run", "choose another name, or say --overwrite")
+    own = {"manifest.json", BAD_BATCH, *_manifest(folder)[0].files}
+    foreign = sorted(name for name in names - own if not name.endswith(".partial"))
+    if foreign:
+        got, fix = f"a run and {foreign[0]!r}, which is not its own", "move that file away first"
+        raise RunError(where, expected, got, fix)
 
 
 def spec_kinds() -> dict[str, Any]:
@@ -194,39 +211,29 @@ def spec_tasks() -> dict[str, Any]:
 
 
 def _manifest(folder: Path) -> tuple[Manifest, dict[str, Any]]:
-    path = folder / "manifest.json"
+    """The manifest, and all that its file says."""
+    path = _place(folder) / "manifest.json"
     try:
-        outer = json.loads(path.read_bytes())
-        body = outer["manifest"]
-        sealed = _sealed(body) == path.read_bytes()
-        form = body["format"]
+        data = path.read_bytes()
     except OSError as error:
-        raise RunError(
-            str(path), "a run folder with manifest.json", str(error.strerror), "check the path"
-        ) from None
+        expected, fix = "a run folder with manifest.json", "check the path"
+        raise RunError(str(path), expected, str(error.strerror), fix) from None
+    try:
+        body = json.loads(data)["manifest"]
+        is_sealed, form = _sealed(body) == data, body["format"]
     except (ValueError, KeyError, TypeError):
-        raise RunError(
-            str(path), "the manifest of a run", "something else", "copy the run folder again"
-        ) from None
-    if not sealed:
+        raise RunError(str(path), "the manifest of a run", "something else", AGAIN) from None
+    if not is_sealed:
         got = "another SHA-256 than it says"
-        raise RunError(
-            str(path),
-            "the manifest as it was written",
-            got,
-            "copy the run folder again or train again",
-        )
+        raise RunError(str(path), "the manifest as it was written", got, AGAIN)
     if form != FORMAT:
-        raise RunError(
-            str(path),
-            f"format {FORMAT}",
-            f"format {form}",
-            f"use the segue that wrote it ({body['segue']})",
-        )
+        fix = f"use the segue that wrote it ({body['segue']})"
+        raise RunError(str(path), f"format {FORMAT}", f"format {form}", fix)
     return Manifest(body["fingerprint"], body["facts"], body["files"]), body
 
 
 def _sealed(body: dict[str, Any]) -> bytes:
+    """The file of a manifest: what it says, and the SHA-256 of that."""
     text = json.dumps(body, sort_keys=True, ensure_ascii=False)
     return json.dumps(
         {"manifest": body, "sha256": _sha256(text.encode())}, indent=1, ensure_ascii=False
@@ -237,18 +244,46 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _beside(folder: Path, what: str) -> Path:
+    """A name in the same place that belongs to `folder`."""
+    folder = Path(os.path.realpath(folder))
+    return folder.with_name(f".{folder.name}.{what}")
+
+
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     """All files or none: written and synced beside their place, then renamed."""
+    new, old = _beside(folder, "new"), _beside(folder, "old")
+    folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    beside.mkdir()
-    for name, data in files.items():
-        _write_file(beside / name, data)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(beside, folder)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        for name, data in files.items():
+            _write_file(new / name, data)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(folder, old)
+        os.rename(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _place(folder: Path) -> Path:
+    """Where the run is: beside its place if its overwriting was cut off between the two renames."""
+    old = _beside(folder, "old")
+    return old if old.is_dir() and not folder.exists() else folder
+
+
+def _restore_interrupted(folder: Path) -> None:
+    """Put an old run back whose overwriting was cut off between the two renames."""
+    if _place(folder) != folder:
+        os.rename(_place(folder), folder)
+
+
+def _unwritable(folder: Path, error: OSError) -> RunError:
+    got, fix = str(error.strerror), "choose another folder"
+    return RunError(str(folder), "a place to write a run to", got, fix)
 
 
 def _write_file(path: Path, data: bytes) -> None:

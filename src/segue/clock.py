@@ -1,4 +1,6 @@
-"""The clock of the data: how long a step is, how many steps make a season, and when the next steps will be."""
+"""The clock of the data: how long a step is, how many steps make a season, and when the next steps
+will be.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from segue.fields.timestamp import seconds
+from segue.fields.timestamp import DAY, seconds
 from segue.sequences import Sequences
 
 STEPS = (
+    ("1s", 1.0, 60),
     ("1m", 60.0, 60),
+    ("5m", 300.0, 288),
+    ("10m", 600.0, 144),
     ("15m", 900.0, 96),
     ("30m", 1_800.0, 48),
     ("1h", 3_600.0, 24),
@@ -25,6 +30,9 @@ STEPS = (
 )
 """The usual steps of a calendar: name, mean length in seconds, and how many make a season."""
 
+MONTHS = {"1mo": 1, "1q": 3, "1y": 12}
+"""Steps that are not of one length, in months."""
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -35,27 +43,30 @@ class Clock:
         dates: whether it holds dates or date-times; times are then seconds since 1970.
         date_only: whether it holds dates without a time of day.
         step: the typical time from one step to the next.
+        month_ends: whether all training times are on the last day of a month.
     """
 
     column: str | None
     dates: bool
     date_only: bool
     step: float
+    month_ends: bool = False
 
     @classmethod
     def of(cls, frame: pl.DataFrame, column: str | None, train: Sequences) -> Clock:
         """The clock of training data; `frame` holds the raw time column."""
-        dtype = None if column is None else frame[column].dtype
+        cell = None if column is None else frame[column].dtype
+        # In rows that are whole sequences a cell holds the times of all steps.
+        dtype = cell.inner if isinstance(cell, pl.List) else cell
         dates = dtype is not None and dtype.is_temporal()
-        return cls(column, dates, dtype == pl.Date, typical_step(train))
+        ends = dates and bool((_moments(train.times + DAY).dt.day() == 1).all())
+        return cls(column, dates, dtype == pl.Date, typical_step(train), ends)
 
     @property
     def name(self) -> str | None:
-        """The name of the calendar's step, such as ``1h``; None where it is not one of the usual ones."""
-        near = [
-            name for name, length, _ in STEPS if self.dates and 0.85 < self.step / length < 1.15
-        ]
-        return near[0] if near else None
+        """The name of the calendar's step, such as ``1h``; None where it is not a usual one."""
+        near = [name for name, length, _ in STEPS if abs(self.step / length - 1) < 0.05]
+        return near[0] if near and self.dates else None
 
     @property
     def season(self) -> int | None:
@@ -65,25 +76,28 @@ class Clock:
         return next((season for name, _, season in STEPS if name == self.name), 1)
 
     def after(self, last: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
-        """The times of the next steps ``[B, horizon]`` after the times `last` ``[B]``; months and years are calendar ones."""
+        """The times of the next steps ``[B, horizon]`` after the times `last` ``[B]``.
+
+        Months, quarters and years are those of the calendar: a month after 31 January is the last
+        day of February; month ends stay month ends.
+        """
         ahead = np.arange(1, horizon + 1)
-        if self.name not in ("1mo", "1q", "1y"):
+        if self.name not in MONTHS:
             return last[:, None] + self.step * ahead
-        start = pl.DataFrame(
-            {"t": self.values(np.repeat(last, horizon)), "n": np.tile(ahead, len(last))}
-        )
-        unit = {"1mo": (1, "mo"), "1q": (3, "mo"), "1y": (1, "y")}[self.name]
-        offset = (pl.col("n") * unit[0]).cast(pl.String) + unit[1]
-        moved = start.select(pl.col("t").dt.offset_by(offset))["t"]
-        return seconds(moved, "future times").reshape(len(last), horizon)
+        months = np.tile(ahead * MONTHS[self.name], len(last))
+        start = pl.DataFrame({"t": _moments(np.repeat(last, horizon)), "n": months})
+        moved = pl.col("t").dt.offset_by(pl.format("{}mo", "n"))
+        if self.month_ends:
+            moved = moved.dt.month_end()
+        return seconds(start.select(moved)["t"], "future times").reshape(len(last), horizon)
 
     def values(self, times: NDArray[np.float64]) -> pl.Series:
         """Times as the user's values: dates, date-times or numbers."""
         name = self.column or "step"
         if not self.dates:
-            whole = np.allclose(times, np.round(times))
+            whole = np.allclose(times, np.round(times), rtol=0, atol=1e-9)
             return pl.Series(name, np.round(times).astype(np.int64) if whole else times)
-        moments = pl.Series(name, np.round(times * 1e6).astype(np.int64)).cast(pl.Datetime("us"))
+        moments = _moments(times).alias(name)
         return moments.cast(pl.Date) if self.date_only else moments
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,11 +105,21 @@ class Clock:
         return asdict(self)
 
 
-def typical_step(sequences: Sequences) -> float:
-    """The median time from one step to the next within a sequence."""
-    change = np.diff(sequences.times)
-    inside = np.ones(len(change), bool)
+def changes(sequences: Sequences) -> NDArray[np.float64]:
+    """The times from one step to the next within every sequence, one after another."""
+    inside = np.ones(max(sequences.total - 1, 0), bool)
     ends = sequences.offsets[1:-1]
     inside[ends[(ends > 0) & (ends < sequences.total)] - 1] = False
-    change = change[inside & (change > 0)]
+    return np.diff(sequences.times)[inside]
+
+
+def typical_step(sequences: Sequences) -> float:
+    """The median time from one step to the next within a sequence."""
+    change = changes(sequences)
+    change = change[change > 0]
     return float(np.median(change)) if len(change) else 1.0
+
+
+def _moments(times: NDArray[np.float64]) -> pl.Series:
+    """Seconds since 1970 as date-times."""
+    return pl.Series("t", np.round(times * 1e6).astype(np.int64)).cast(pl.Datetime("us"))

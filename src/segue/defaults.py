@@ -1,4 +1,4 @@
-"""What a declaration leaves open, inferred from the training part: seasons, and the sizes of network and training."""
+"""What a declaration leaves open, inferred from the training part: seasons, sizes, training."""
 
 from __future__ import annotations
 
@@ -11,51 +11,68 @@ from segue.clock import Clock
 from segue.data.build import tasks_of
 from segue.errors import SpecError
 from segue.fields.number import numbers
-from segue.schema import Declaration, Output
+from segue.schema import Declaration, Model, Output
 from segue.sequences import Sequences
 
 UPDATES = 600
-"""Steps of the optimiser that a training aims at where the number of epochs is not said; half of it for fewer than 100
-sequences, which would be learnt by heart, and at least 10 epochs for more than 2,000."""
+"""Steps of the optimiser that a training aims at where the number of epochs is not said; half of it
+for fewer than 100 sequences, which would be learnt by heart, and at least 10 epochs for more than
+2,000.
+"""
 
 
 def completed(declaration: Declaration, train: Sequences, clock: Clock) -> Declaration:
-    """The declaration with nothing left open, from the training part and its clock."""
-    forecasts = any(spec.task == "forecast" for spec in declaration.outputs.values())
-    if not forecasts:
-        return _with_sections(
-            declaration, _network_sizes(declaration), _ordinary_training(declaration, train)
-        )
-    if declaration.training.truncate is not None:
-        fix = "set training.window, the steps that a forecast learns from at once"
-        got = str(declaration.training.truncate)
-        raise SpecError("training.truncate", "nothing with a forecast", got, fix)
+    """The declaration with nothing left open, from the training part and its clock.
+
+    Raises:
+        SpecError: settings that do not go together.
+    """
+    _refuse_truncate(declaration)
+    if not _forecasts(declaration):
+        sizes = {"hidden": 128, "cell": "gru", "dropout": 0.2}
+        declaration = _filled(declaration, "model", sizes)
+        return _filled(declaration, "training", _ordinary_training(declaration, train))
     outputs = {
         name: _with_season(spec, name, declaration, train, clock)
         for name, spec in declaration.outputs.items()
     }
-    season = max(int(getattr(spec, "season", 1)) for spec in outputs.values())
     declaration = declaration.model_copy(update={"outputs": outputs})
-    model = _segments(season, int(train.lengths.max()))
-    model = {name: size for name, size in model.items() if getattr(declaration.model, name) is None}
-    declaration = _with_sections(declaration, model, {})
-    return _with_sections(declaration, {}, _forecast_training(declaration, train))
+    season = max(int(getattr(spec, "season", 1)) for spec in outputs.values())
+    sizes = _forecast_sizes(declaration.model.segment, season, int(train.lengths.max()))
+    declaration = _filled(declaration, "model", sizes)
+    _refuse_short_lookback(declaration.model)
+    return _filled(declaration, "training", _forecast_training(declaration, train))
 
 
-def _with_sections(
-    declaration: Declaration, model: dict[str, Any], training: dict[str, Any]
-) -> Declaration:
-    """The declaration with the open values of two sections filled in; what is said stays."""
-    changes = {}
-    for section, values in (("model", model), ("training", training)):
-        said = getattr(declaration, section)
-        open_values = {name: value for name, value in values.items() if getattr(said, name) is None}
-        changes[section] = said.model_copy(update=open_values)
-    return declaration.model_copy(update=changes)
+def _forecasts(declaration: Declaration) -> bool:
+    return any(spec.task == "forecast" for spec in declaration.outputs.values())
 
 
-def _network_sizes(declaration: Declaration) -> dict[str, Any]:
-    return {"hidden": 128, "cell": "gru", "dropout": 0.2}
+def _refuse_truncate(declaration: Declaration) -> None:
+    """Truncated back-propagation needs a state that goes on from window to window."""
+    truncate = declaration.training.truncate
+    if truncate is None:
+        return
+    if _forecasts(declaration):
+        fix = "set training.window, the steps that a forecast learns from at once"
+        raise SpecError("training.truncate", "nothing with a forecast", str(truncate), fix)
+    if declaration.model.bidirectional:
+        expected, fix = "nothing with model.bidirectional: true", "set training.window instead"
+        raise SpecError("training.truncate", expected, str(truncate), fix)
+
+
+def _refuse_short_lookback(model: Model) -> None:
+    least = (model.segment or 1) + 1
+    if (model.lookback or 0) < least:
+        expected = f"at least {least}, one more than model.segment"
+        raise SpecError("model.lookback", expected, str(model.lookback), "lengthen it")
+
+
+def _filled(declaration: Declaration, section: str, values: dict[str, Any]) -> Declaration:
+    """The declaration with the open values of a section filled in; what is said stays."""
+    said = getattr(declaration, section)
+    still_open = {name: value for name, value in values.items() if getattr(said, name) is None}
+    return declaration.model_copy(update={section: said.model_copy(update=still_open)})
 
 
 def _ordinary_training(declaration: Declaration, train: Sequences) -> dict[str, Any]:
@@ -69,11 +86,16 @@ def _ordinary_training(declaration: Declaration, train: Sequences) -> dict[str, 
     longest, total = int(train.lengths.max(initial=1)), train.total
     if window is None and every and longest > 4096:
         # Long sequences become about 32 streams side by side, each read window by window.
-        window = max(256, total // 32)
-    if truncate is None and (window or longest) > 1024 and every:
+        window = max(256, -(-total // 31))
+    causal = not declaration.model.bidirectional
+    if truncate is None and (window or longest) > 1024 and every and causal:
         truncate = 64
-    pieces = train.count if window is None else int(np.ceil(train.lengths / window).sum())
-    batch = said.batch if said.batch is not None else 32 if window else 16 if pieces < 2000 else 64
+    # Windows start elsewhere in every epoch, which makes one more of each long sequence.
+    cut = np.ceil(train.lengths / window) + (train.lengths > window) if window else train.lengths
+    pieces = int(cut.sum()) if window else train.count
+    batch = said.batch
+    if batch is None:
+        batch = -(-pieces // max(1, round(pieces / 32))) if window else 16 if pieces < 2000 else 64
     size = pieces if batch == "all" else int(batch)
     updates = -(-pieces // size) * (-(-(window or longest) // truncate) if truncate else 1)
     aim = UPDATES // 2 if pieces < 100 and window is None else UPDATES
@@ -88,9 +110,11 @@ def _ordinary_training(declaration: Declaration, train: Sequences) -> dict[str, 
     }
 
 
-def _segments(season: int, longest: int) -> dict[str, Any]:
-    """A segment is the largest part of a season up to 24 steps; the look-back two long seasons or seven short ones."""
-    segment = max(size for size in range(1, min(season, 24) + 1) if season % size == 0)
+def _forecast_sizes(said: int | None, season: int, longest: int) -> dict[str, Any]:
+    """A segment is the largest part of a season up to 24 steps; the look-back is two long seasons
+    or seven short ones, but a quarter of the longest sequence at most.
+    """
+    segment = said or max(size for size in range(1, min(season, 24) + 1) if season % size == 0)
     lookback = 2 * season if season > 24 else 7 * max(season, 4)
     return {
         "segment": segment,
@@ -134,10 +158,12 @@ def _with_season(
 
 
 def season_of(sequences: Sequences, column: str, most: int = 20) -> int:
-    """The season of series without a calendar: the lag at which their changes resemble themselves most.
+    """The season of series without a calendar: the lag at which their changes resemble themselves
+    most.
 
-    It is the first lag from 2 to 400 at which the autocorrelation of the first differences, averaged over the `most`
-    longest series, has a peak above 0.3 that is within a tenth of the highest; 1 where there is none.
+    It is the first lag from 2 to 400 at which the autocorrelation of the first differences,
+    averaged over the `most` longest series, has a peak above 0.3 that is within a tenth of the
+    highest; 1 where there is none.
     """
     chosen = np.argsort(-sequences.lengths, kind="stable")[:most]
     values = numbers(sequences.steps[column], sequences.origin)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from segue.data.read import Table
 from segue.data.split import split
-from segue.data.store import Target
 from segue.errors import DataError
 from segue.sequences import Part, Sequences
 from segue.tasks import Metrics
@@ -66,12 +65,12 @@ class Evaluation:
     count: int
     scores: dict[str, Score]
     outputs: dict[str, Tensor]
-    targets: dict[str, Target]
+    targets: dict[str, Any]
     part: Part
     sequences: Sequences
 
     def frame(self) -> pl.DataFrame:
-        """One row per output and answer (the model first, then the naive ones), one column per metric."""
+        """One row per output and answer, the model's first, and one column per metric."""
         rows: list[dict[str, Any]] = []
         for name, score in self.scores.items():
             rows.append({"output": name, "answer": "model", **score.metrics})
@@ -85,8 +84,8 @@ class Evaluation:
 def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | None) -> Evaluation:
     """Score `trained` on `table`.
 
-    On the training data only the part that was held out counts; on others everything, except that a forecast is not asked
-    for times that it has learnt from.
+    On the training data only the part that was held out counts; on others everything, except that a
+    forecast is not asked for times that it has learnt from.
 
     Args:
         fingerprint: of the training data.
@@ -95,45 +94,43 @@ def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | No
     Raises:
         DataError: a target column is missing, or nothing is left to score.
     """
-    for name, task in trained.tasks.items():
-        absent = [column for column in task.columns if column not in table.frame.columns]
-        if absent:
-            got = "the columns " + ", ".join(table.frame.columns[:8])
-            raise DataError(
-                table.origin,
-                f"the target column {absent[0]!r} of {name}",
-                got,
-                "add it, or use predict",
-            )
+    _need_targets(trained, table)
     sequences = trained.sequences(table)
     part, scope = _scope(trained, sequences, table.fingerprint == fingerprint, until)
     first, stop = trained.origins(part)
     scored = np.flatnonzero(stop > first)
     if not len(scored):
-        expected = (
-            f"sequences longer than the horizon ({trained.horizon})"
-            if trained.forecasts
-            else "something to score"
-        )
-        raise DataError(
-            table.origin,
-            expected,
-            f"{part.steps} steps in {part.count} sequences",
-            "give more data",
-        )
+        expected = "something to score"
+        if trained.forecasts:
+            expected = f"sequences longer than the horizon ({trained.horizon})"
+        got = f"{part.steps} steps in {part.count} sequences"
+        raise DataError(table.origin, expected, got, "give more data")
     part = Part(part.rows[scored], part.start[scored], part.stop[scored])
     first, stop = first[scored], stop[scored]
     store = trained.store(sequences, targets=True)
     outputs = trained.outputs(store, part.rows, first, stop)
     targets = trained.targets(store, part.rows, first, stop, part.stop)
-    scores = {}
-    for name, task in trained.tasks.items():
-        metrics = task.metrics(outputs[name], targets[name])
-        baselines = task.baselines(sequences, part)
-        kind = trained.declaration.outputs[name].task
-        scores[name] = Score(kind, task.main, task.lower_is_better, metrics, baselines)
+    scores = {
+        name: Score(
+            task=trained.declaration.outputs[name].task,
+            main=task.main,
+            lower_is_better=task.lower_is_better,
+            metrics=task.metrics(outputs[name], targets[name]),
+            baselines=task.baselines(sequences, part),
+        )
+        for name, task in trained.tasks.items()
+    }
     count = max(len(output) for output in outputs.values())
     return Evaluation(scope, count, scores, outputs, targets, part, sequences)
+
+
+def _need_targets(trained: Trained, table: Table) -> None:
+    for name, task in trained.tasks.items():
+        absent = [column for column in task.columns if column not in table.frame.columns]
+        if absent:
+            expected = f"the target column {absent[0]!r} of {name}"
+            got = "the columns " + ", ".join(table.frame.columns[:8])
+            raise DataError(table.origin, expected, got, "add it, or use predict")
 
 
 def _scope(
@@ -144,12 +141,10 @@ def _scope(
         parts = split(sequences, trained.declaration.data.split, trained.declaration.training.seed)
         for name in ("test", "valid"):
             if parts[name].steps:
-                return parts[
-                    name
-                ], f"the {name} part of the training data ({parts[name].steps} steps)"
-        return Part.whole(
-            sequences
-        ), "the training data themselves: no part was held out, so this says little"
+                scope = f"the {name} part of the training data ({parts[name].steps} steps)"
+                return parts[name], scope
+        scope = "the training data themselves: no part was held out, so this says little"
+        return Part.whole(sequences), scope
     if trained.forecasts and until is not None and sequences.has_time:
         start = _steps_until(sequences, until)
         if (start > 0).any() and (start < sequences.lengths).any():
@@ -160,5 +155,6 @@ def _scope(
 
 
 def _steps_until(sequences: Sequences, until: float) -> NDArray[np.int64]:
+    """How many steps of each sequence are not after `until`, ``[B]``."""
     owner = np.repeat(np.arange(sequences.count), sequences.lengths)
     return np.bincount(owner[sequences.times <= until], minlength=sequences.count).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The network of a forecast: a recurrence over segments, with its state carried from step to step."""
+"""The network of a forecast: a recurrence over segments, its state carried from step to step."""
 
 from __future__ import annotations
 
@@ -18,42 +18,50 @@ class ForecasterState(NamedTuple):
     """What a forecast remembers of P sequences of C series.
 
     Attributes:
-        ring: the last L values, float64 ``[P, C, L]``; a missing one is the last one observed before it.
+        ring: the last L values, float64 ``[P, C, L]``; a missing one is the last one observed
+            before it.
         seen: whether the last k of them were observed, ``[P, C, k]``.
         gap: steps since a value was observed, ``[P, C]``; infinite while none ever was.
-        count: steps taken, int64 ``[P]``; step n belongs to chain n mod k.
+        taken: steps taken, int64 ``[P]``; step n belongs to chain n mod k.
         hidden: the state of every chain; leaves are ``[P, C * k, ...]``.
     """
 
     ring: Tensor
     seen: Tensor
     gap: Tensor
-    count: Tensor
+    taken: Tensor
     hidden: State
 
 
 class Forecaster(nn.Module):
-    """Forecasts S steps of C series from every step, at a cost that does not depend on how much past there was.
+    """Forecasts S steps of C series from every step, at a cost that no length of the past changes.
 
-    Each series goes through the same weights on its own. A step reads a *segment*, the last k values, and takes the
-    hidden state left k steps ago, so k chains are interleaved and each of them runs k times slower than the series (a
-    dilated recurrence: Chang et al. 2017). With the last observed value a and the ring of the last L values::
+    Each series goes through the same weights on its own. A step reads a *segment*, the last k
+    values, and takes the hidden state left k steps ago, so k chains are interleaved and each of
+    them runs k times slower than the series (a dilated recurrence: Chang et al., 2017,
+    arXiv:1710.02224). With the last observed value a and the ring of the last L values::
 
         s = mean |ring - mean(ring)| + 1e-3 mean |ring| + 1e-6
         z = (ring - a) / s
-        u = [z_{L-k+1..L}, (a_t - a_{t-k}) / s, features, (where series have gaps: observed flags, log(1 + gap))]
+        u = [z_{L-k+1..L}, (a - ring_{L-k}) / s, features]
         h_t = cell(u, h_{t-k})
         y_{t+1..t+S} = a + s (V h_t + W z + b + g(h_t, ahead_{t+1..t+S}))
 
-    W starts at zero: a linear autoregression beside the recurrence (Lai et al. 2018). g is there where inputs are known
-    ahead: one hidden layer on the projected hidden state and the inputs known for the step ahead.
+    W starts at zero: a linear autoregression beside the recurrence (Lai et al., 2018,
+    arXiv:1703.07015). g is there where inputs are known ahead:
+    ``g(h, e) = R tanh(P h + p + Q e) + r`` for the inputs e known for the step ahead.
+
+    A missing value stands in the ring as the last one observed. Where series have gaps, z is 0 in
+    u where the value is missing, and u ends with k flags (1: observed) and ``log(1 + gap)``, the
+    steps since a value was observed. Before its first value ever a ring holds that first value
+    throughout; until then the forecast is NaN.
 
     Args:
-        cell: the law of memory, over ``segment + 1 + features (+ segment + 1 with gaps)`` inputs.
+        cell: the law of memory, over `Forecaster.inputs` inputs.
         features: F, other features per step.
         ahead: K, features known ahead per step.
         horizon, outputs: S and Q.
-        segment, lookback: k and L.
+        segment, lookback: k and L, which is at least k + 1.
         gaps: whether series may have missing values.
     """
 
@@ -72,41 +80,37 @@ class Forecaster(nn.Module):
         gaps: bool,
     ) -> None:
         super().__init__()
+        assert lookback > segment and cell.inputs == self.inputs(segment, features, gaps)
         self.cell, self.segment, self.lookback, self.gaps = cell, segment, lookback, gaps
         self.horizon, self.outputs = horizon, outputs
         self.head = Linear(cell.outputs, horizon * outputs)
         self.skip = Linear(lookback, horizon * outputs, bias=False)
+        self.known = Known(cell.outputs, ahead, outputs, self.HIDDEN_AHEAD) if ahead else None
         with torch.no_grad():
             self.head.weight.mul_(0.1)
             self.head.bias.zero_()
             self.skip.weight.zero_()
-        if ahead:
-            self.ahead_hidden = Linear(cell.outputs, self.HIDDEN_AHEAD)
-            self.ahead_known = Linear(ahead, self.HIDDEN_AHEAD, bias=False)
-            self.ahead_out = Linear(self.HIDDEN_AHEAD, outputs)
-            with torch.no_grad():
-                self.ahead_out.weight.zero_()
-                self.ahead_out.bias.zero_()
-        self._ahead = ahead
 
     @staticmethod
     def inputs(segment: int, features: int, gaps: bool) -> int:
         """I, the inputs that the cell must take."""
         return segment + 1 + features + (segment + 1 if gaps else 0)
 
+    @property
+    def numbers_per_step(self) -> int:
+        """About how many numbers a step of one series makes; for bounds on memory."""
+        units = self.outputs if self.known is None else self.HIDDEN_AHEAD
+        return 3 * self.lookback + 2 * self.horizon * units + 8 * self.cell.outputs
+
     def initial_state(self, batch: int, series: int) -> ForecasterState:
-        """Nothing seen yet."""
-        chains = batch * series * self.segment
-        hidden = ops.map_state(
-            lambda leaf: leaf.unflatten(0, (batch, series * self.segment)),
-            self.cell.initial_state(chains),
-        )
+        """Nothing seen yet, of P = `batch` sequences of C = `series` series."""
+        chains = series * self.segment
         return ForecasterState(
             ring=torch.zeros(batch, series, self.lookback, dtype=torch.float64),
             seen=torch.zeros(batch, series, self.segment),
             gap=torch.full((batch, series), torch.inf, dtype=torch.float64),
-            count=torch.zeros(batch, dtype=torch.int64),
-            hidden=hidden,
+            taken=torch.zeros(batch, dtype=torch.int64),
+            hidden=_nested(self.cell.initial_state(batch * chains), batch, chains),
         )
 
     def unroll(
@@ -115,146 +119,168 @@ class Forecaster(nn.Module):
         """Takes every step and carries the state.
 
         Args:
-            values: float64 ``[n, C]``, NaN where not observed.
+            values: P sequences of n steps in all, float64 ``[n, C]``, NaN where not observed.
             features: ``[n, F]``.
             at: the steps from which to forecast, int64 ``[M]`` into n.
             ahead: ``[M, S, K]``.
+            state: of P sequences.
 
         Returns:
-            forecasts float64 ``[M, C, S, Q]`` (NaN from steps before any value was observed), and the state.
+            forecasts float64 ``[M, C, S, Q]`` (NaN from steps before any value was observed), and
+            the state after the last step of each sequence.
         """
         past = _Past(values, state)
-        k, series, batch = self.segment, values.values.shape[1], values.batch
-        # Steps of one chain one after another: chain (p, c, phase) holds the steps of its phase in time order.
-        times, rows = values.times(), values.rows()
-        phase = (state.count[rows] + times) % k
-        chain = (rows * series)[:, None] * k + torch.arange(series) * k + phase[:, None]
-        order = chain.flatten().argsort(stable=True)
-        lengths = torch.bincount(chain.flatten(), minlength=batch * series * k)
-        step, column = order // series, order % series
-        inputs = self._inputs(past, step, column, features)
-        flat = ops.map_state(lambda leaf: leaf.flatten(0, 1), state.hidden)
-        hidden, last = unroll(self.cell, Ragged(inputs, lengths), flat)
-        by_step = torch.empty_like(hidden.values)
-        by_step[order] = hidden.values
+        k, series, batch = self.segment, past.series, values.batch
+        # The steps of one chain one after another: chain (p, c, phase) takes every k-th step of
+        # series c of sequence p.
+        rows = values.rows()
+        phase = (state.taken[rows] + values.times()) % k
+        chain = ((rows * series * k + phase)[:, None] + torch.arange(series) * k).flatten()
+        order = chain.argsort(stable=True)
+        lengths = torch.bincount(chain, minlength=batch * series * k)
+        inputs = self._inputs(past, order // series, order % series, features)
+        before = ops.map_state(lambda leaf: leaf.flatten(0, 1), state.hidden)
+        hidden, after = unroll(self.cell, Ragged(inputs, lengths), before)
+        by_step = torch.empty_like(hidden.values).index_copy(0, order, hidden.values)
         wanted = (at[:, None] * series + torch.arange(series)).flatten()
-        forecast = self._forecast(past, by_step[wanted], wanted // series, wanted % series, ahead)
-        carried = ops.map_state(lambda leaf: leaf.unflatten(0, (batch, series * k)), last)
-        return forecast, past.state(self.segment, state.count + values.lengths, carried)
+        forecast = self._forecast(past, by_step[wanted], at, ahead)
+        carried = _nested(after, batch, series * k)
+        return forecast, past.state(k, state.taken + values.lengths, carried)
 
     def windows(self, values: Ragged, features: Tensor, at: Tensor, ahead: Tensor) -> Tensor:
-        """For training: one chain per span, through the steps `at` alone, from the initial state.
+        """For training: one chain per series, through the steps `at` alone, from the initial state.
 
         Args:
-            at: the ends of the segments, ``[M]`` into n: for each span k steps apart, in order.
+            values, features: as for `unroll`; steps before the first of `at` are only looked back
+                on.
+            at: the ends of the segments, int64 ``[M]`` into n: of each sequence k steps apart, in
+                order.
+            ahead: ``[M, S, K]``.
+
+        Returns:
+            forecasts float64 ``[M, C, S, Q]`` from the steps `at`.
         """
         series = values.values.shape[1]
-        start = self.initial_state(values.batch, series)
-        past = _Past(values, start)
+        past = _Past(values, self.initial_state(values.batch, series))
         owner = values.rows()[at]
-        lengths = torch.bincount(owner, minlength=values.batch)
-        # [M, C] steps to one row per (span, column), its segments in order.
-        chain = (owner * series)[:, None] + torch.arange(series)
-        order = chain.flatten().argsort(stable=True)
-        step, column = at[order // series], order % series
-        inputs = self._inputs(past, step, column, features)
-        hidden, _ = unroll(self.cell, Ragged(inputs, lengths.repeat_interleave(series)))
+        lengths = torch.bincount(owner, minlength=values.batch).repeat_interleave(series)
+        chain = ((owner * series)[:, None] + torch.arange(series)).flatten()
+        order = chain.argsort(stable=True)
+        inputs = self._inputs(past, at[order // series], order % series, features)
+        hidden, _ = unroll(self.cell, Ragged(inputs, lengths))
         by_step = torch.empty_like(hidden.values).index_copy(0, order, hidden.values)
-        wanted = torch.arange(len(at) * series)
-        return self._forecast(past, by_step, at[wanted // series], wanted % series, ahead)
+        return self._forecast(past, by_step, at, ahead)
 
     def _inputs(self, past: _Past, step: Tensor, column: Tensor, features: Tensor) -> Tensor:
-        """u of the equation, ``[rows, I]``."""
+        """u of the equation, ``[rows, I]``, for each (step, column)."""
         ring, level, scale = past.rings(step, column)
         k = self.segment
         recent = ((ring[:, -k - 1 :] - level) / scale).float()
-        parts = [recent[:, 1:], -recent[:, :1], features[step]]
-        if self.gaps:
-            flags, gap = past.flags(step, column, k)
-            parts[0] = parts[0] * flags
-            parts += [flags, torch.log1p(gap)[:, None].float()]
-        return torch.cat(parts, dim=1)
+        change = -recent[:, :1]
+        if not self.gaps:
+            return torch.cat([recent[:, 1:], change, features[step]], dim=1)
+        flags, gap = past.flags(step, column, k), past.gap(step, column)
+        waited = torch.where(gap.isinf(), 0.0, gap).log1p()[:, None].float()
+        return torch.cat([recent[:, 1:] * flags, change, features[step], flags, waited], dim=1)
 
-    def _forecast(
-        self, past: _Past, hidden: Tensor, step: Tensor, column: Tensor, ahead: Tensor
-    ) -> Tensor:
+    def _forecast(self, past: _Past, hidden: Tensor, at: Tensor, ahead: Tensor) -> Tensor:
+        """y of the equation, ``[M, C, S, Q]``, from hidden states ``[M * C, H]``."""
+        step, column = at.repeat_interleave(past.series), torch.arange(past.series).repeat(len(at))
         ring, level, scale = past.rings(step, column)
         change = self.head(hidden) + self.skip(((ring - level) / scale).float())
-        change = change.unflatten(1, (self.horizon, self.outputs))
-        if self._ahead:
-            series = len(step) // max(1, len(ahead))
-            known = self.ahead_known(ahead.flatten(0, 1)).unflatten(0, ahead.shape[:2])
-            mixed = torch.tanh(
-                self.ahead_hidden(hidden)[:, None] + known.repeat_interleave(series, 0)
-            )
-            change = change + self.ahead_out(mixed.flatten(0, 1)).unflatten(0, mixed.shape[:2])
+        change = change.reshape(len(step), self.horizon, self.outputs)
+        if self.known is not None:
+            change = change + self.known(hidden, ahead)
         forecast = level[..., None] + scale[..., None] * change.double()
-        forecast = torch.where(past.started(step, column)[:, None, None], forecast, torch.nan)
-        return forecast.unflatten(0, (-1, past.series))
+        started = ~past.gap(step, column).isinf()
+        forecast = torch.where(started[:, None, None], forecast, torch.nan)
+        return forecast.reshape(len(at), past.series, self.horizon, self.outputs)
+
+
+class Known(nn.Module):
+    """g of `Forecaster`: what the inputs known ahead add, ``R tanh(P h + p + Q e) + r``.
+
+    R and r start at zero.
+    """
+
+    def __init__(self, hidden: int, ahead: int, outputs: int, units: int) -> None:
+        super().__init__()
+        self.hidden = Linear(hidden, units)
+        self.ahead = Linear(ahead, units, bias=False)
+        self.out = Linear(units, outputs)
+        with torch.no_grad():
+            self.out.weight.zero_()
+            self.out.bias.zero_()
+
+    def forward(self, hidden: Tensor, ahead: Tensor) -> Tensor:
+        """h ``[M * C, H]`` and e ``[M, S, K]`` -> ``[M * C, S, Q]``."""
+        known = self.ahead(ahead).repeat_interleave(len(hidden) // max(1, len(ahead)), 0)
+        out: Tensor = self.out(torch.tanh(self.hidden(hidden)[:, None] + known))
+        return out
 
 
 class _Past:
-    """What the ring, the flags and the gap would hold at any step of a batch, without making them for every step."""
+    """What ring, flags and gap are at any step of a batch, without making them for every step."""
 
-    def __init__(self, values: Ragged, state: ForecasterState) -> None:
+    def __init__(self, values: Ragged, before: ForecasterState) -> None:
         self.series = values.values.shape[1]
+        self._before, self._lengths = before, values.lengths
         self._rows, self._times = values.rows(), values.times()
-        self._lengths = values.lengths
-        x = values.with_values(torch.nan_to_num(values.values, nan=0.0)).to_padded().transpose(1, 2)
-        observed = values.with_values(~values.values.isnan()).to_padded().transpose(1, 2)
-        self._observed = observed
-        time = torch.arange(x.shape[2])
-        latest = (
-            torch.where(observed, time, -1).cummax(2).values if len(time) else time.expand(x.shape)
-        )
-        never = torch.isinf(state.gap)
-        # Before the first value ever, the ring is filled with that value: a constant past.
-        first = torch.where(observed, time, len(time)).amin(2) if len(time) else never.long()
-        opening = (
-            x.gather(2, first.clamp(max=max(len(time) - 1, 0))[..., None])[..., 0]
-            if len(time)
-            else never * 0.0
-        )
-        begun = never & (first < len(time))
-        ring = torch.where(begun[..., None], opening[..., None], state.ring)
+        steps = max(1, values.longest)
+        known = values.values.nan_to_num(nan=0.0)
+        x = values.with_values(known).to_padded(steps).transpose(1, 2)
+        seen = values.with_values(~values.values.isnan()).to_padded(steps).transpose(1, 2)
+        time = torch.arange(steps)
+        # When a value was last observed, -1 for not yet; and first, `steps` for never.
+        latest = torch.where(seen, time, -1).cummax(2).values
+        first = torch.where(seen, time, steps).amin(2)
+        begins = before.gap.isinf() & (first < steps)
+        # The ring that the first value will fill may stand here before that value comes: until
+        # then z is 0 whatever constant the ring holds.
+        opening = x.gather(2, first.clamp(max=steps - 1)[..., None])
+        ring = torch.where(begins[..., None], opening, before.ring)
         filled = torch.where(latest >= 0, x.gather(2, latest.clamp(min=0)), ring[..., -1:])
+        waited = before.gap[..., None] + 1 + time
+        # Entries before the first step, then one per step.
         self._values = torch.cat([ring, filled], dim=2)
-        self._seen = torch.cat([state.seen, observed.float()], dim=2)
-        self._gap = torch.where(
-            latest >= 0, (time - latest).double(), state.gap[..., None] + 1 + time
-        )
-        self._before = state
-        self._lookback = ring.shape[2]
+        self._seen = torch.cat([before.seen, seen.float()], dim=2)
+        self._gap = torch.where(latest >= 0, (time - latest).double(), waited)
 
-    def _window(
-        self, table: Tensor, step: Tensor, column: Tensor, width: int, offset: int
-    ) -> Tensor:
-        """The `width` entries of `table` up to each (step, column); `offset` entries lie before step 0."""
-        windows = table.unfold(2, width, 1)
-        return windows[self._rows[step], column, self._times[step] + offset + 1 - width]
+    def _window(self, table: Tensor, step: Tensor, column: Tensor, width: int) -> Tensor:
+        """The `width` entries of `table` up to each (step, column): ``[rows, width]``."""
+        before = table.shape[2] - self._gap.shape[2]
+        start = self._times[step] + before + 1 - width
+        return table.unfold(2, width, 1)[self._rows[step], column, start]
 
     def rings(self, step: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Ring ``[rows, L]``, level ``[rows, 1]`` and scale ``[rows, 1]``."""
-        ring = self._window(self._values, step, column, self._lookback, self._lookback)
+        """Ring ``[rows, L]``, level a ``[rows, 1]`` and scale s ``[rows, 1]``."""
+        ring = self._window(self._values, step, column, self._before.ring.shape[2])
         deviation = (ring - ring.mean(1, keepdim=True)).abs().mean(1, keepdim=True)
-        return ring, ring[:, -1:], deviation + 1e-3 * ring.abs().mean(1, keepdim=True) + 1e-6
+        scale = deviation + 1e-3 * ring.abs().mean(1, keepdim=True) + 1e-6
+        return ring, ring[:, -1:], scale
 
-    def flags(self, step: Tensor, column: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Observed flags ``[rows, k]`` and gap ``[rows]``, 0 where nothing was ever observed."""
-        gap = self._gap[self._rows[step], column, self._times[step]]
-        return self._window(self._seen, step, column, k, k), torch.where(torch.isinf(gap), 0.0, gap)
+    def flags(self, step: Tensor, column: Tensor, k: int) -> Tensor:
+        """Which of the last k values were observed, ``[rows, k]``."""
+        return self._window(self._seen, step, column, k)
 
-    def started(self, step: Tensor, column: Tensor) -> Tensor:
-        """Whether anything was observed by then."""
-        return ~torch.isinf(self._gap[self._rows[step], column, self._times[step]])
+    def gap(self, step: Tensor, column: Tensor) -> Tensor:
+        """Steps since a value was observed, ``[rows]``; infinite while none ever was."""
+        return self._gap[self._rows[step], column, self._times[step]]
 
-    def state(self, k: int, count: Tensor, hidden: State) -> ForecasterState:
+    def state(self, k: int, taken: Tensor, hidden: State) -> ForecasterState:
         """The state after the last step of each sequence."""
-        rows = torch.arange(len(self._lengths))[:, None]
-        columns = torch.arange(self.series)
+        rows, columns = torch.arange(len(self._lengths))[:, None], torch.arange(self.series)
         end = self._lengths[:, None].expand(-1, self.series)
-        ring = self._values.unfold(2, self._lookback, 1)[rows, columns, end]
-        seen = self._seen.unfold(2, k, 1)[rows, columns, end]
-        gap = torch.cat([self._before.gap[..., None], self._gap], 2)[rows, columns, end]
-        # A ring that was never begun stays as it was.
-        return ForecasterState(ring, seen, gap, count, hidden)
+        gaps = torch.cat([self._before.gap[..., None], self._gap], dim=2)
+        return ForecasterState(
+            ring=self._values.unfold(2, self._before.ring.shape[2], 1)[rows, columns, end],
+            seen=self._seen.unfold(2, k, 1)[rows, columns, end],
+            gap=gaps[rows, columns, end],
+            taken=taken,
+            hidden=hidden,
+        )
+
+
+def _nested(state: State, batch: int, chains: int) -> State:
+    """The state of ``P * chains`` rows with leading axis P."""
+    return ops.map_state(lambda leaf: leaf.reshape(batch, chains, *leaf.shape[1:]), state)

@@ -1,4 +1,4 @@
-"""The network of a declaration: encoders, a body, heads. A causal one is itself a cell over records."""
+"""The network of a declaration: encoders, a body, heads. A causal one is a cell over records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from segue.cells import CELLS, Cell, LawCell
+from segue.cells import CELLS, LSTM, Cell, LawCell
 from segue.data.store import Batch
 from segue.errors import CausalError, SpecError
 from segue.fields import Encoder, EncoderState, Field
@@ -26,10 +26,11 @@ class NetworkState(NamedTuple):
 
     Attributes:
         clock: when the last step was, float64 ``[P]``; NaN before the first.
-        encoders: the state of each per-step input's encoder.
+        encoders: the state of each per-step input's encoder, by input.
         body: the state of the recurrent layers; () for forecasts alone.
-        pool: running sum of the hidden states, float64 ``[P, H]``, and their count ``[P]``; () without pooling.
-        forecasters: the state of each forecast.
+        pool: running sum of the hidden states, float64 ``[P, H]``, and their count, int64 ``[P]``;
+            () where outputs see the last state alone.
+        forecasters: the state of each forecast, by output.
     """
 
     clock: Tensor
@@ -51,37 +52,29 @@ class Network(nn.Module):
     Args:
         fields, tasks: fitted.
         declaration: with a model section that leaves nothing to infer.
+
+    Raises:
+        SpecError: an unknown cell, or a forecast that is to read the future.
     """
 
     def __init__(
         self, fields: Mapping[str, Field], tasks: Mapping[str, Task], declaration: Declaration
     ) -> None:
         super().__init__()
-        roles = {name: spec.role for name, spec in declaration.inputs.items()}
         spec = declaration.model
+        static = {n for n, given in declaration.inputs.items() if given.role == "static"}
+        forecasts = {name: task for name, task in tasks.items() if isinstance(task, Forecast)}
+        ordinary = {name: task for name, task in tasks.items() if name not in forecasts}
+        self._steps = tuple(name for name in fields if name not in static)
+        self._static = tuple(name for name in fields if name in static)
         self.known = tuple(sorted(known_ahead(declaration)))
-        self.encoders = nn.ModuleDict(
-            {_safe(n): f.encoder() for n, f in fields.items() if roles[n] != "static"}
-        )
-        self.static = nn.ModuleDict(
-            {_safe(n): f.encoder() for n, f in fields.items() if roles[n] == "static"}
-        )
-        self._names = {_safe(name): name for name in fields}
-        features = sum(e.features for e in _encoders(self.encoders)) + sum(
-            e.features for e in _encoders(self.static)
-        )
-        ordinary = {name: task for name, task in tasks.items() if not isinstance(task, Forecast)}
+        self.encoders = nn.ModuleDict({_safe(n): field.encoder() for n, field in fields.items()})
+        features = sum(self._encoder(name).features for name in fields)
+        self._series = {name: len(task.columns) for name, task in forecasts.items()}
         self.forecasters = nn.ModuleDict(
-            {
-                _safe(name): self._forecaster(task, features, spec)
-                for name, task in tasks.items()
-                if isinstance(task, Forecast)
-            }
+            {_safe(n): self._new_forecaster(t, features, spec) for n, t in forecasts.items()}
         )
-        self._series = {
-            name: len(task.columns) for name, task in tasks.items() if isinstance(task, Forecast)
-        }
-        self._every = {name: task.every for name, task in tasks.items()}
+        self._every = {name: task.every for name, task in ordinary.items()}
         self.pool = spec.pool
         self.body = _body(features, spec) if ordinary else None
         width = 0 if self.body is None else self.body.outputs
@@ -90,13 +83,12 @@ class Network(nn.Module):
             {_safe(n): task.head(width if task.every else wide) for n, task in ordinary.items()}
         )
 
-    def _forecaster(self, task: Forecast, features: int, spec: Model) -> Forecaster:
+    def _new_forecaster(self, task: Forecast, features: int, spec: Model) -> Forecaster:
         segment, lookback = spec.segment or 1, spec.lookback or 2
-        ahead = sum(self._encoder(name).features for name in self.known)
         return Forecaster(
             _causal_body(Forecaster.inputs(segment, features, task.gaps), spec),
             features=features,
-            ahead=ahead,
+            ahead=sum(self._encoder(name).features for name in self.known),
             horizon=task.horizon,
             outputs=task.outputs,
             segment=segment,
@@ -109,32 +101,37 @@ class Network(nn.Module):
         assert isinstance(encoder, Encoder)
         return encoder
 
+    def _forecaster(self, name: str) -> Forecaster:
+        forecaster = self.forecasters[_safe(name)]
+        assert isinstance(forecaster, Forecaster)
+        return forecaster
+
     @property
     def causal(self) -> bool:
         """Whether every output depends on the past alone, so that the network can run live."""
         return not isinstance(self.body, Acausal)
 
+    @property
+    def numbers_per_step(self) -> int:
+        """About how many numbers a step of one sequence makes; for bounds on memory."""
+        body = 0 if self.body is None else 8 * self.body.outputs
+        forecasts = (self._forecaster(n).numbers_per_step * c for n, c in self._series.items())
+        return 64 + body + sum(forecasts)
+
     def initial_state(self, batch: int) -> NetworkState:
         """The state of `batch` sequences before their first step."""
-        body: State = () if self.body is None else self.body.initial_state(batch)
         pool: State = ()
         if self.body is not None and self.pool != "last":
-            width = self.body.outputs
-            pool = (
-                torch.zeros(batch, width, dtype=torch.float64),
-                torch.zeros(batch, dtype=torch.float64),
-            )
+            total = torch.zeros(batch, self.body.outputs, dtype=torch.float64)
+            pool = (total, torch.zeros(batch, dtype=torch.int64))
         return NetworkState(
             clock=torch.full((batch,), torch.nan, dtype=torch.float64),
-            encoders={
-                name: self._encoder(self._names[name]).initial_state(batch)
-                for name in self.encoders
-            },
-            body=body,
+            encoders={name: self._encoder(name).initial_state(batch) for name in self._steps},
+            body=() if self.body is None else self.body.initial_state(batch),
             pool=pool,
             forecasters={
-                name: self._forecaster_of(name).initial_state(batch, self._series[name])
-                for name in self._series
+                name: self._forecaster(name).initial_state(batch, series)
+                for name, series in self._series.items()
             },
         )
 
@@ -149,8 +146,9 @@ class Network(nn.Module):
             running: give the outputs at the end of a sequence as if it ended at each of `batch.at`.
 
         Returns:
-            outputs by task: ``[M, ...]`` at `batch.at` for tasks at every step (and all if `running`), ``[P, ...]`` at the
-            end of each span otherwise; and the state after the last step of each span.
+            outputs by task: ``[M, ...]`` at `batch.at` for tasks at every step (and all if
+            `running`), ``[P, ...]`` at the end of each span otherwise; and the state after the last
+            step of each span.
 
         Raises:
             CausalError: `running` is asked of a network that reads the future.
@@ -159,47 +157,35 @@ class Network(nn.Module):
             raise CausalError(REASON)
         state = self.initial_state(len(batch.lengths)) if state is None else state
         features, clock, encoded = self._encode(batch, state)
+        ahead = self._encode_ahead(batch)
         outputs, forecasters = {}, {}
         for name in self._series:
-            forecaster = self._forecaster_of(name)
             series = Ragged(batch.series[name], batch.lengths)
-            ahead = self._encode_ahead(batch)
-            outputs[name], forecasters[name] = forecaster.unroll(
-                series,
-                features.values,
-                batch.at,
-                ahead[:, : forecaster.horizon],
-                state.forecasters[name],
+            outputs[name], forecasters[name] = self._forecaster(name).unroll(
+                series, features.values, batch.at, ahead, state.forecasters[name]
             )
         body, pool = state.body, state.pool
         if self.body is not None:
             hidden, body = unroll(self.body, features, state.body)
-            pooled, pool = self._pooled(hidden, body, state.pool, batch.at if running else None)
-            for name, head in self.heads.items():
-                task = self._task_name(name)
-                outputs[task] = head(hidden.values[batch.at] if self._every[task] else pooled)
+            pooled, pool = self._pooled(hidden, state.pool, batch.at if running else None)
+            for name, every in self._every.items():
+                head = self.heads[_safe(name)]
+                outputs[name] = head(hidden.values[batch.at] if every else pooled)
         return outputs, NetworkState(clock, encoded, body, pool, forecasters)
 
     def windows(self, batch: Batch) -> dict[str, Tensor]:
-        """Forecasts for training, each span one chain through the steps `batch.at`; see `Forecaster.windows`."""
+        """Forecasts for training ``[M, C, S, Q]``, from the steps `batch.at` of spans on their own.
+
+        See `Forecaster.windows`.
+        """
         features, _, _ = self._encode(batch, self.initial_state(len(batch.lengths)))
         ahead = self._encode_ahead(batch)
-        outputs = {}
-        for name in self._series:
-            forecaster = self._forecaster_of(name)
-            series = Ragged(batch.series[name], batch.lengths)
-            outputs[name] = forecaster.windows(
-                series, features.values, batch.at, ahead[:, : forecaster.horizon]
+        return {
+            name: self._forecaster(name).windows(
+                Ragged(batch.series[name], batch.lengths), features.values, batch.at, ahead
             )
-        return outputs
-
-    def _forecaster_of(self, name: str) -> Forecaster:
-        forecaster = self.forecasters[_safe(name)]
-        assert isinstance(forecaster, Forecaster)
-        return forecaster
-
-    def _task_name(self, safe: str) -> str:
-        return next(name for name in self._every if _safe(name) == safe)
+            for name in self._series
+        }
 
     def _encode(
         self, batch: Batch, state: NetworkState
@@ -208,57 +194,47 @@ class Network(nn.Module):
         steps = Ragged(batch.times, batch.lengths)
         before, clock = _previous(steps, state.clock)
         elapsed = torch.nan_to_num(batch.times - before, nan=0.0)
-        parts, states = [], {}
-        for name in self.encoders:
-            values = Ragged(batch.inputs[self._names[name]], batch.lengths)
-            part, states[name] = self._encoder(self._names[name]).unroll(
-                values, batch.times, elapsed, state.encoders[name]
+        parts, states = [torch.zeros(steps.total, 0)], {}
+        for name in self._steps:
+            part, states[name] = self._encoder(name).unroll(
+                steps.with_values(batch.inputs[name]), batch.times, elapsed, state.encoders[name]
             )
             parts.append(part)
-        rows = steps.rows()
-        none = torch.zeros(len(batch.lengths))
-        for name, encoder in self.static.items():
-            value = Ragged(batch.static[self._names[name]], torch.ones_like(batch.lengths))
-            parts.append(encoder.unroll(value, none, none, ())[0][rows])
-        features = torch.cat(parts, dim=1) if parts else torch.zeros(steps.total, 0)
-        return steps.with_values(features), clock, states
+        for name in self._static:
+            parts.append(self._encode_alone(name, batch.static[name])[steps.rows()])
+        return steps.with_values(torch.cat(parts, dim=1)), clock, states
+
+    def _encode_alone(self, name: str, values: Tensor) -> Tensor:
+        """Features ``[m, F]`` of values without a past ``[m, ...]``: static, or known ahead."""
+        encoder, count = self._encoder(name), len(values)
+        x = Ragged(values, torch.ones(count, dtype=torch.int64))
+        zero = torch.zeros(count, dtype=torch.float64)
+        return encoder.unroll(x, zero, zero, encoder.initial_state(count))[0]
 
     def _encode_ahead(self, batch: Batch) -> Tensor:
-        """Features known ahead ``[M, S, K]``."""
+        """Features known ahead ``[M, S, K]``; ``[M, 0, 0]`` where nothing is."""
         parts = []
         for name in self.known:
             values = batch.ahead[name]
-            flat = Ragged(
-                values.flatten(0, 1),
-                torch.ones(values.shape[0] * values.shape[1], dtype=torch.int64),
-            )
-            zeros = torch.zeros(flat.total, dtype=torch.float64)
-            encoder = self._encoder(name)
-            part, _ = encoder.unroll(flat, zeros, zeros, encoder.initial_state(flat.batch))
-            parts.append(part.unflatten(0, values.shape[:2]))
-        horizon = next(iter(batch.ahead.values())).shape[1] if batch.ahead else 0
-        return torch.cat(parts, dim=2) if parts else torch.zeros(len(batch.at), horizon, 0)
+            part = self._encode_alone(name, values.flatten(0, 1))
+            parts.append(part.reshape(*values.shape[:2], part.shape[1]))
+        return torch.cat(parts, dim=2) if parts else torch.zeros(len(batch.at), 0, 0)
 
-    def _pooled(
-        self, hidden: Ragged, body: State, pool: State, at: Tensor | None
-    ) -> tuple[Tensor, State]:
-        """What outputs at the end see: at the end of every span, or at each of `at`; and the pool's state."""
+    def _pooled(self, hidden: Ragged, pool: State, at: Tensor | None) -> tuple[Tensor, State]:
+        """What outputs at the end see: at the end of every span ``[P, ...]``, or at each of `at`
+        ``[M, ...]``; and the pool's state.
+        """
+        last = _finals(self.body, hidden) if at is None else hidden.values[at]
         if self.pool == "last":
-            return (_finals(self.body, hidden, body) if at is None else hidden.values[at]), pool
+            return last, pool
         total, count = pool
-        padded = hidden.to_padded().double()
         # A running sum in one fixed order, so that chunks give the bits of the whole.
-        sums = torch.cat([total[:, None], padded], dim=1).cumsum(1)
-        end = sums[torch.arange(hidden.batch), hidden.lengths]
-        after = (end, count + hidden.lengths)
-        if at is None:
-            mean = end / after[1].clamp(min=1)[:, None]
-            last = _finals(self.body, hidden, body)
-        else:
-            rows, times = hidden.rows()[at], hidden.times()[at]
-            mean = sums[rows, times + 1] / (count[rows] + times + 1)[:, None]
-            last = hidden.values[at]
-        mean = mean.to(last.dtype)
+        sums = torch.cat([total[:, None], hidden.to_padded().double()], dim=1).cumsum(1)
+        rows, steps = torch.arange(hidden.batch), hidden.lengths
+        after = (sums[rows, steps], count + steps)
+        if at is not None:
+            rows, steps = hidden.rows()[at], hidden.times()[at] + 1
+        mean = (sums[rows, steps] / (count[rows] + steps).clamp(min=1)[:, None]).to(last.dtype)
         return (mean if self.pool == "mean" else torch.cat([last, mean], dim=1)), after
 
 
@@ -273,11 +249,16 @@ def known_ahead(declaration: Declaration) -> frozenset[str]:
     )
 
 
-REASON = "a bidirectional model reads each sequence to its end before it answers; train with `bidirectional: false`"
+REASON = (
+    "a bidirectional model reads each sequence to its end before it answers; "
+    "train with `bidirectional: false`"
+)
 
 
 def _previous(times: Ragged, clock: Tensor) -> tuple[Tensor, Tensor]:
-    """The time of the step before each step ``[n]`` (NaN before the first), and of the last step of each span."""
+    """The time of the step before each step ``[n]``, NaN before the first, and of the last step of
+    each span ``[P]``.
+    """
     before = torch.empty_like(times.values)
     before[1:] = times.values[:-1]
     filled = times.lengths > 0
@@ -287,14 +268,12 @@ def _previous(times: Ragged, clock: Tensor) -> tuple[Tensor, Tensor]:
     return before, after
 
 
-def _finals(body: nn.Module | None, hidden: Ragged, state: State) -> Tensor:
+def _finals(body: nn.Module | None, hidden: Ragged) -> Tensor:
     """The last hidden state of each span; of both directions what each has read last."""
     if not isinstance(body, Acausal):
         return hidden.last()
     ahead, back = hidden.values.chunk(2, dim=1)
-    filled = hidden.lengths > 0
-    first = torch.zeros(hidden.batch, back.shape[1]).to(back)
-    first[filled] = back[hidden.offsets[:-1][filled]]
+    first = hidden.with_values(back).reversed().last()
     return torch.cat([hidden.with_values(ahead).last(), first], dim=1)
 
 
@@ -314,6 +293,9 @@ def _cell(spec: Model, inputs: int) -> LawCell:
 
 def _body(features: int, spec: Model) -> Cell | Acausal:
     """The recurrent layers, with dropout after each."""
+    if spec.bidirectional and spec.residual:
+        fix = "leave out one of the two"
+        raise SpecError("model.residual", "false with bidirectional: true", "true", fix)
     layers: list[Cell | Acausal] = []
     width = features
     for depth in range(spec.layers):
@@ -340,13 +322,13 @@ def _causal_body(features: int, spec: Model) -> Cell:
 def _layer(spec: Model, inputs: int) -> Cell | Acausal:
     def one() -> Cell:
         cell = _cell(spec, inputs)
-        return Zoneout(cell, hidden=spec.zoneout) if spec.zoneout else cell
+        if not spec.zoneout:
+            return cell
+        return Zoneout(
+            cell, hidden=spec.zoneout, cell=spec.zoneout if isinstance(cell, LSTM) else 0.0
+        )
 
     return Bidirectional(one(), one()) if spec.bidirectional else one()
-
-
-def _encoders(modules: nn.ModuleDict) -> list[Encoder]:
-    return [module for module in modules.values() if isinstance(module, Encoder)]
 
 
 def _safe(name: str) -> str:

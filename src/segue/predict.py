@@ -7,21 +7,29 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from segue.errors import DataError
-from segue.sequences import Sequences, spans
+from segue.fields.number import numbers
+from segue.fields.timestamp import seconds
+from segue.sequences import Sequences, rows_of, spans
 from segue.trained import Trained
 
 
 def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
     """Predictions in the user's terms.
 
-    Tasks at the end of a sequence give one row per sequence; tasks at every step one row per step; forecasts the S steps
-    after the last row of every sequence, with their times: the real future, for which no rows need to be made up.
+    Tasks at the end of a sequence give one row per sequence; tasks at every step one row per step
+    (on which the answers at the end stand too); forecasts the S steps after the last row of every
+    sequence, with their times: the real future, for which no rows need to be made up.
 
     Args:
-        ahead: the future of inputs declared as known ahead: a table with the key, the time and these columns, S rows per
-            sequence. Calendars need nothing.
+        ahead: the future of inputs declared as known ahead: a table with the key, the time and
+            these columns, which has S rows per sequence after its last. Calendars need nothing.
+
+    Returns:
+        the key (or the row, counted from 0), the time of the step where there is one, and the
+        columns of each task; see `segue.tasks.Task.decode`.
 
     Raises:
         DataError: the data lack what the model reads.
@@ -33,17 +41,12 @@ def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
     rows = np.arange(sequences.count)
     outputs = trained.outputs(store, rows, np.zeros_like(rows), sequences.lengths)
     every = [name for name, task in trained.tasks.items() if task.every]
-    by_end = (
-        pl.DataFrame([sequences.keys])
-        if trained.declaration.data.key
-        else pl.DataFrame({"row": rows})
-    )
-    by_end = by_end.rename({"key": trained.declaration.data.key or "row"}, strict=False)
+    key = trained.declaration.data.key
+    names = sequences.keys.alias(key) if key else pl.Series("row", rows)
     ends = [task.decode(outputs[name]) for name, task in trained.tasks.items() if not task.every]
-    by_end = pl.concat([by_end, *ends], how="horizontal")
+    by_end = pl.concat([pl.DataFrame([names]), *ends], how="horizontal")
     if not every:
         return by_end
-    # Answers at the end stand on every step of their sequence.
     by_step = by_end[np.repeat(rows, sequences.lengths)]
     times = trained.clock.values(sequences.times)
     steps = [trained.tasks[name].decode(outputs[name]) for name in every]
@@ -54,91 +57,76 @@ def _future(trained: Trained, sequences: Sequences, ahead: Any) -> pl.DataFrame:
     """S rows per sequence, from the step after its last."""
     if not sequences.lengths.all():
         key = sequences.keys[int((sequences.lengths == 0).argmax())]
-        raise DataError(
-            sequences.origin,
-            "at least one step of every sequence",
-            f"none for key {key!r}",
-            "remove it",
-        )
-    horizon = trained.horizon
-    last = sequences.times[sequences.offsets[1:] - 1]
-    times = trained.clock.after(last, horizon)
-    longer = _with_future(trained, sequences, times, ahead)
-    store = trained.store(longer, targets=False)
+        got = f"none for key {key!r}"
+        expected = "at least one step of every sequence"
+        raise DataError(sequences.origin, expected, got, "remove it")
+    horizon, key = trained.horizon, trained.declaration.data.key
+    times = trained.clock.after(sequences.times[sequences.offsets[1:] - 1], horizon)
+    store = trained.store(_with_future(trained, sequences, times, ahead), targets=False)
     rows = np.arange(sequences.count)
     outputs = trained.outputs(store, rows, sequences.lengths - 1, sequences.lengths)
-    columns: list[pl.Series] = []
-    if trained.declaration.data.key:
-        columns.append(sequences.keys[np.repeat(rows, horizon)].alias(trained.declaration.data.key))
+    columns = [sequences.keys[np.repeat(rows, horizon)].alias(key)] if key else []
     columns.append(trained.clock.values(times.reshape(-1)))
     answers = [task.decode(outputs[name]) for name, task in trained.tasks.items()]
     return pl.concat([pl.DataFrame(columns), *answers], how="horizontal")
 
 
 def _with_future(
-    trained: Trained, sequences: Sequences, times: np.ndarray[Any, Any], ahead: Any
+    trained: Trained, sequences: Sequences, times: NDArray[np.float64], ahead: Any
 ) -> Sequences:
-    """The sequences with S rows each after their last, which hold what is known ahead and are never read as past."""
-    horizon, count = trained.horizon, sequences.count
-    known = {column for name in trained.network.known for column in trained.fields[name].columns}
-    given = _given(trained, known - {trained.clock.column}, sequences, times, ahead)
+    """The sequences with S rows each after their last, for what is known ahead.
+
+    These rows are never read as past. Their times are `times` ``[B, S]``.
+    """
+    count, horizon = times.shape
+    given = _given(trained, sequences, ahead)
     columns = []
     for series in sequences.steps:
         if series.name == trained.clock.column:
-            future = trained.clock.values(times.reshape(-1)).cast(series.dtype)
-        elif series.name in given:
-            future = given[series.name].cast(series.dtype)
+            future = trained.clock.values(times.reshape(-1))
         else:
-            future = pl.Series(series.name, [None] * (count * horizon), dtype=series.dtype)
-        columns.append(pl.concat([series, future.alias(series.name)]))
-    # The last known values of all sequences, then the future of each: put into sequence order.
-    start = np.stack(
-        [sequences.offsets[:-1], sequences.total + np.arange(count) * horizon], axis=1
-    ).reshape(-1)
-    length = np.stack([sequences.lengths, np.full(count, horizon)], axis=1).reshape(-1)
-    index = spans(start, length)
-    frame = pl.DataFrame(columns)
+            future = given.get(series.name, pl.Series([None] * (count * horizon)))
+        columns.append(pl.concat([series, future.cast(series.dtype).alias(series.name)]))
+    # The past of all sequences, then the future of each: put into sequence order.
+    start = np.stack([sequences.offsets[:-1], sequences.total + np.arange(count) * horizon], 1)
+    length = np.stack([sequences.lengths, np.full(count, horizon)], 1)
+    index = spans(start.reshape(-1), length.reshape(-1))
     return replace(
         sequences,
-        steps=frame[index] if columns else frame,
+        steps=rows_of(pl.DataFrame(columns), index),
         lengths=sequences.lengths + horizon,
         times=np.concatenate([sequences.times, times.reshape(-1)])[index],
     )
 
 
-def _given(
-    trained: Trained,
-    columns: set[str],
-    sequences: Sequences,
-    times: np.ndarray[Any, Any],
-    ahead: Any,
-) -> dict[str, pl.Series]:
-    """The future of the declared columns, S values per sequence in order."""
+def _given(trained: Trained, sequences: Sequences, ahead: Any) -> dict[str, pl.Series]:
+    """The future of the columns that no calendar tells, S values per sequence in order."""
+    horizon, data = trained.horizon, trained.declaration.data
+    owner = {c: trained.fields[n] for n in trained.network.known for c in trained.fields[n].columns}
+    columns = sorted(owner.keys() - {trained.clock.column})
     if not columns:
         return {}
-    horizon, data = trained.horizon, trained.declaration.data
-    where = "ahead"
     if ahead is None:
-        got, fix = "none", f"give a table with S = {horizon} rows per sequence"
-        raise DataError(where, f"the future of {', '.join(sorted(columns))}", got, fix)
+        got, fix = "none", f"give a table with {horizon} rows per sequence"
+        raise DataError("ahead", f"the future of {', '.join(columns)}", got, fix)
     frame = trained.read(ahead).frame
-    needed = [*columns, *([data.key] if data.key else [])]
-    absent = [column for column in needed if column not in frame.columns]
-    if absent:
-        raise DataError(where, f"a column {absent[0]!r}", ", ".join(frame.columns), "add it")
+    for column in [*columns, *(name for name in (data.key, data.time) if name)]:
+        if column not in frame.columns:
+            got = "the columns " + ", ".join(frame.columns[:8])
+            raise DataError("ahead", f"a column {column!r}", got, "add it")
+    if data.time:
+        times = (seconds if trained.clock.dates else numbers)(frame[data.time], "ahead")
+        frame = frame.with_columns(pl.Series(data.time, times))
     found: dict[str, list[Any]] = {column: [] for column in columns}
-    for key in sequences.keys:
-        own = frame.filter(pl.col(data.key) == key) if data.key else frame
+    ends = sequences.times[sequences.offsets[1:] - 1]
+    for key, end in zip(sequences.keys, ends, strict=True):
+        own = frame.filter(pl.col(data.key).cast(str) == str(key)) if data.key else frame
+        if data.time:
+            own = own.filter(pl.col(data.time) > end).sort(data.time)
         if own.height < horizon:
-            raise DataError(
-                f"{where}: key {key!r}", f"{horizon} rows", str(own.height), "add the missing rows"
-            )
-        own = own.sort(data.time) if data.time in own.columns and data.time else own
+            where = f"ahead: key {key!r}" if data.key else "ahead"
+            expected = f"{horizon} rows after the last of the data"
+            raise DataError(where, expected, str(own.height), "add the missing rows")
         for column in columns:
-            found[column].extend(own[column][:horizon].to_list())
-    owner = {
-        column: trained.fields[name]
-        for name in trained.network.known
-        for column in trained.fields[name].columns
-    }
-    return {column: owner[column].column(column, values, where) for column, values in found.items()}
+            found[column].extend(own[column][:horizon])
+    return {column: owner[column].column(column, found[column], "ahead") for column in columns}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from segue.infer import Look, look
 from segue.predict import predict
 from segue.schema import Declaration
 from segue.stream import Session, Sessions
-from segue.train import Epoch, Record, Started
+from segue.train import Epoch, Record, Started, Update
 from segue.train import fit as train
 from segue.trained import Trained, read_options
 
@@ -80,7 +81,7 @@ class Run:
         Raises:
             RunError: the place is taken.
         """
-        digest = None if self.evaluation is None else report.digest(self.trained, self.evaluation)
+        digest = report.digest(self.trained, self.evaluation)
         texts = {
             "metrics.jsonl": "".join(json.dumps(asdict(epoch)) + "\n" for epoch in self.history),
             "evaluation.json": json.dumps(digest),
@@ -107,11 +108,13 @@ def fit(
     """Learn from data.
 
     Args:
-        spec: a declaration (a YAML file, a dict, a `Declaration`), or, for plain arrays, the inputs x: ``[B, T, I]``,
-            ``[B, T]``, or a list of ``[T_i, I]``.
-        data: anything that `segue.data.read.read` takes; for plain arrays the targets y: ``[B]`` or ``[B, O]`` for one
-            answer per sequence, ``[B, T, O]`` or a list of ``[T_i]`` or ``[T_i, O]`` for one per step. Whole numbers
-            are classes, others are regressed on. All plain arrays train unless `split` says otherwise.
+        spec: a declaration (a YAML file, a dict, a `Declaration`), or data to infer one from, or,
+            with plain arrays, the inputs x: ``[B, T, I]``, ``[B, T]``, or a list of ``[T_i, I]``.
+        data: anything that `segue.data.read.read` takes; with plain arrays the targets y: ``[B]``
+            or ``[B, O]`` for answers per sequence, ``[B, T]``, ``[B, T, O]`` or a list of ``[T_i]``
+            or ``[T_i, O]`` for answers per step. Two axes mean ``[B, T]`` where x has T steps.
+            Whole numbers and words are classes, others are regressed on. All plain arrays train
+            unless `split` says otherwise.
         model, training, split: settings of these sections of the declaration, over those of `spec`.
 
     Returns:
@@ -124,43 +127,29 @@ def fit(
     if _is_spec(spec):
         declaration = declare(spec)
         if data is None:
-            raise DataError(
-                "fit", "data beside the declaration", "none", "give a table, a file or arrays"
-            )
+            fix = "give a table, a file or arrays"
+            raise DataError("fit", "data beside the declaration", "none", fix)
         table = read(data, read_options(declaration))
     elif data is None:
         table = read(spec)
         declaration = look(table).declaration
     else:
         table, declaration = of_arrays(spec, data)
-    steps = records(with_settings(declaration, model, training, split), table)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            run: Run = stop.value
-            return run
+    return _last(records(with_settings(declaration, model, training, split), table))
 
 
 def records(
     declaration: Declaration, table: Table, folder: Path | None = None
 ) -> Generator[Record, None, Run]:
-    """`fit` as a generator: yields the records of the training and returns the run."""
-    history: list[Epoch] = []
-    started: Started | None = None
-    training = train(table, declaration, folder)
-    while True:
-        try:
-            record = next(training)
-        except StopIteration as stop:
-            trained: Trained = stop.value
-            break
-        if isinstance(record, Epoch):
-            history.append(record)
-        elif isinstance(record, Started):
-            started = record
-        yield record
-    assert started is not None
+    """`fit` as a generator: yields the records of the training and returns the run.
+
+    Args:
+        folder: where the batch is saved if the loss is not finite.
+    """
+    seen: list[Record] = []
+    trained = yield from _noted(train(table, declaration, folder), seen)
+    started = next(record for record in seen if isinstance(record, Started))
+    history = tuple(record for record in seen if isinstance(record, Epoch))
     facts = {
         "origin": table.origin,
         "sequences": started.sequences,
@@ -171,8 +160,33 @@ def records(
     }
     evaluation = None
     if started.steps["test"] or started.steps["valid"]:
-        evaluation = _evaluation(trained, table, started.until)
-    return Run(trained, table.fingerprint, facts, tuple(history), evaluation)
+        evaluation = evaluate(trained, table, table.fingerprint, started.until)
+    return Run(trained, table.fingerprint, facts, history, evaluation)
+
+
+def _noted(
+    training: Generator[Record, None, Trained], seen: list[Record]
+) -> Generator[Record, None, Trained]:
+    """The same generator, whose few records other than updates are noted."""
+    while True:
+        try:
+            record = next(training)
+        except StopIteration as stop:
+            trained: Trained = stop.value
+            return trained
+        if not isinstance(record, Update):
+            seen.append(record)
+        yield record
+
+
+def _last(training: Generator[Record, None, Run]) -> Run:
+    """What a generator returns."""
+    while True:
+        try:
+            next(training)
+        except StopIteration as stop:
+            run: Run = stop.value
+            return run
 
 
 def load(folder: str | os.PathLike[str]) -> Run:
@@ -181,27 +195,28 @@ def load(folder: str | os.PathLike[str]) -> Run:
     Raises:
         RunError: no such folder, or damaged, or not a run.
     """
-    path = Path(folder)
-    trained, manifest = checkpoint.load(path)
-    lines = checkpoint.verified(path, manifest, "metrics.jsonl").decode().splitlines()
-    history = tuple(Epoch(**json.loads(line)) for line in lines)
-    return Run(trained, manifest.fingerprint, manifest.facts, history)
+    return _loaded(Path(folder))[0]
 
 
 def rewrite_report(folder: str | os.PathLike[str]) -> Path:
     """Make report.html of a run folder anew from what the folder holds.
 
     Raises:
-        RunError: no such folder, or damaged, or not a run.
+        RunError: no such folder, or damaged, or not a run, or not to be written to.
     """
     path = Path(folder)
-    run = load(path)
-    _, manifest = checkpoint.load(path)
+    run, manifest = _loaded(path)
     digest = json.loads(checkpoint.verified(path, manifest, "evaluation.json"))
-    checkpoint.replace_file(
-        path, "report.html", report.html(run.declaration, run.facts, run.history, digest)
-    )
+    page = report.html(run.declaration, run.facts, run.history, digest)
+    checkpoint.replace_file(path, "report.html", page)
     return path / "report.html"
+
+
+def _loaded(folder: Path) -> tuple[Run, checkpoint.Manifest]:
+    trained, manifest = checkpoint.load(folder)
+    lines = checkpoint.verified(folder, manifest, "metrics.jsonl").decode().splitlines()
+    history = tuple(Epoch(**json.loads(line)) for line in lines)
+    return Run(trained, manifest.fingerprint, manifest.facts, history), manifest
 
 
 def inspect(
@@ -243,47 +258,59 @@ def with_settings(
 
 
 def of_arrays(x: Any, y: Any) -> tuple[Table, Declaration]:
-    """A table of plain arrays, inputs ``x...`` and targets ``y...``, and the declaration that fits it.
+    """A table of plain arrays, inputs ``x...`` and targets ``y...``, and a declaration that fits.
+
+    Frames and named series keep their names.
 
     Raises:
         DataError: there are not as many targets as sequences.
     """
-    inputs, targets = frame_of(x)[0], frame_of(_columns(x, y))[0]
-    targets = targets.rename(
-        {name: f"y{name.removeprefix('x').removeprefix('y')}" for name in targets.columns}
-    )
+    inputs = frame_of(x)[0]
+    targets = _targets(y, inputs)
     if inputs.height != targets.height:
         got = f"{inputs.height} sequences and {targets.height} targets"
         raise DataError("x and y", "one target per sequence", got, "give as many of each")
-    kinds = [dtype.inner if isinstance(dtype, pl.List) else dtype for dtype in targets.dtypes]
-    by_step = isinstance(targets.dtypes[0], pl.List)
-    if all(kind.is_float() for kind in kinds):
-        output = {"task": "regress", "at": "every" if by_step else "end"}
-    else:
-        output = {"task": "tag" if by_step else "classify"}
-    name = targets.columns[0] if targets.width == 1 else "y*"
+    outputs = {name: {"task": _task_of(targets[name].dtype)} for name in targets.columns}
+    if all(output["task"] == "regress" for output in outputs.values()):
+        at = "every" if isinstance(targets.dtypes[0], pl.List) else "end"
+        name = "y*" if targets.width > 1 and _are_numbered(targets, "y") else None
+        outputs = {each: {"task": "regress", "at": at} for each in ([name] if name else outputs)}
+    names = ["x*"] if inputs.width > 1 and _are_numbered(inputs, "x") else inputs.columns
     declaration = declare(
         {
             "data": {"rows": "examples", "split": {"by": "none"}},
-            "inputs": {"x*" if inputs.width > 1 else inputs.columns[0]: {"kind": "number"}},
-            "outputs": {name: output},
+            "inputs": {name: {"kind": "number"} for name in names},
+            "outputs": outputs,
         }
     )
     return read(pl.concat([inputs, targets], how="horizontal")), declaration
 
 
-def _columns(x: Any, y: Any) -> Any:
-    """Targets ``[B, O]`` as a column each, so that they are not taken for ``[B, T]``."""
-    if getattr(y, "ndim", 0) != 2:
-        return y
-    steps = x.shape[1] if getattr(x, "ndim", 0) >= 2 else None
-    if y.shape[1] == steps and steps != 1:
-        return y
-    return {f"y{index}" if y.shape[1] > 1 else "y": y[:, index] for index in range(y.shape[1])}
+def _targets(y: Any, inputs: pl.DataFrame) -> pl.DataFrame:
+    """The targets as columns ``y``, or ``y0``, ``y1`` and so on."""
+    if getattr(y, "ndim", 0) == 2 and not hasattr(y, "columns"):
+        lengths = inputs.to_series(0).list.len().unique().to_list()
+        if lengths != [y.shape[1]] or y.shape[1] == 1:
+            # [B, O], a column per output; otherwise [B, T], which is one column of lists.
+            names = [f"y{index}" for index in range(y.shape[1])] if y.shape[1] > 1 else ["y"]
+            y = {name: y[:, index] for index, name in enumerate(names)}
+    targets = frame_of(y)[0]
+    if _are_numbered(targets, "x"):
+        return targets.rename({name: f"y{name[1:]}" for name in targets.columns})
+    return targets
 
 
-def _evaluation(trained: Trained, table: Table, until: float | None) -> Evaluation:
-    return evaluate(trained, table, table.fingerprint, until)
+def _are_numbered(frame: pl.DataFrame, letter: str) -> bool:
+    """Whether the columns are called x, or x0, x1 and so on."""
+    return all(re.fullmatch(rf"{letter}\d*", name) for name in frame.columns)
+
+
+def _task_of(dtype: pl.DataType) -> str:
+    is_by_step = isinstance(dtype, pl.List)
+    inner = dtype.inner if isinstance(dtype, pl.List) else dtype
+    if inner.is_float():
+        return "regress"
+    return "tag" if is_by_step else "classify"
 
 
 def _is_spec(spec: Any) -> bool:
@@ -291,5 +318,5 @@ def _is_spec(spec: Any) -> bool:
     if isinstance(spec, str | os.PathLike):
         return Path(spec).suffix in (".yaml", ".yml")
     return isinstance(spec, Declaration) or (
-        isinstance(spec, Mapping) and "inputs" in spec and "outputs" in spec
+        isinstance(spec, Mapping) and isinstance(spec.get("outputs"), Mapping)
     )

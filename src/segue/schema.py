@@ -8,42 +8,84 @@ A declaration is YAML or a dict of five sections::
     model:    {cell: gru, hidden: 64}
     training: {epochs: 50}
 
-It is strict: an unknown key, a wrong type or a value out of range is a `SpecError` that names the path and the fix.
-What is not said is inferred from the data (`segue.look`) and can be saved and edited.
+It is strict: an unknown key, a wrong type or a value out of range is a `SpecError` that names the
+path and the fix. What is not said is inferred from the data (`segue.look`) and can be saved and
+edited.
 
-The kinds of input and the tasks are not listed here: each brings its own options (a subclass of `Input` or `Output`)
-in its own file, and `parse` is handed the two catalogues.
+The kinds of input and the tasks are not listed here: each brings its own options (a subclass of
+`Input` or `Output`) in its own file, and `parse` is handed the two catalogues.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import os
-from collections.abc import Hashable, Mapping
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
-    Field,
     SerializeAsAny,
     StrictBool,
+    StrictFloat,
     StrictInt,
     StrictStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from segue.errors import SpecError
 
-Positive = Annotated[StrictInt, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Part = Annotated[float, Field(ge=0)]
+
+def real(expected: str, holds: Callable[[float], bool]) -> BeforeValidator:
+    """A finite number of which `holds` is true; `expected` is what the message says otherwise.
+
+    A text such as ``1e-3`` is taken as the number that it means: YAML 1.1 reads it as a text for
+    want of a dot.
+    """
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+            value = float(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number and math.isfinite(value) and holds(value)):  # type: ignore[arg-type]
+            raise ValueError(expected)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _whole(expected: str, low: int) -> BeforeValidator:
+    def check(value: object) -> object:
+        if type(value) is not int or not low <= value < 2**63:
+            raise ValueError(expected)
+        return value
+
+    return BeforeValidator(check)
+
+
+Positive = Annotated[int, _whole("a positive integer", 1)]
+Seed = Annotated[int, _whole("an integer of at least 0", 0)]
+Fraction = Annotated[float, real("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
+AboveZero = Annotated[float, real("a number above 0", lambda x: x > 0)]
+NotNegative = Annotated[float, real("a number of at least 0", lambda x: x >= 0)]
+Share = Annotated[
+    int | float,
+    real("a fraction below 1 or a whole number", lambda x: 0 <= x < 1 or x >= 1 and x % 1 == 0),
+]
 """Below 1: a fraction; otherwise a count of rows (split by time) or of keys."""
 
-CellOption = StrictBool | StrictInt | float | StrictStr
+CellOption = StrictBool | StrictInt | StrictFloat | StrictStr
+"""What an option of a cell can be."""
 
 Role = Literal["step", "static", "known"]
 
@@ -58,22 +100,28 @@ class Split(Strict):
     """Which rows train, which choose the epoch, which are only for the final score.
 
     Attributes:
-        by: ``time`` (the last rows of every key), ``key`` (the last keys in their order), ``random`` (keys drawn by the
-            seed), ``given`` (a column says train, valid or test), ``none`` (all rows train).
-        valid, test: the share of the validation and the test part; below 1 a fraction, otherwise a count.
+        by: ``time`` (the last rows of every key), ``key`` (the last keys in their order),
+            ``random`` (keys drawn by the seed), ``given`` (a column says train, valid or test),
+            ``none`` (all rows train). By default time for a forecast and for a single sequence,
+            otherwise random.
+        train: the share of the training part; by default what the other two leave. Where it is
+            said, valid and then test follow right behind it; a test part of a fraction then takes
+            all that is left.
+        valid, test: the share of the validation and the test part; below 1 a fraction, otherwise a
+            count. By default 0.15 each, but see `segue.data.split.inferred`.
         column: the column of a given split.
     """
 
-    by: Literal["time", "key", "random", "given", "none"] = "random"
-    train: Part | None = None
-    valid: Part = 0.15
-    test: Part = 0.15
+    by: Literal["time", "key", "random", "given", "none"] | None = None
+    train: Share | None = None
+    valid: Share | None = None
+    test: Share | None = None
     column: StrictStr | None = None
 
     @model_validator(mode="after")
     def _column_goes_with_given(self) -> Split:
         if (self.by == "given") != (self.column is not None):
-            raise ValueError("`column` goes with `by: given`, and only with it")
+            raise ValueError("`column` with `by: given`, and only with it")
         return self
 
 
@@ -81,7 +129,8 @@ class Data(Strict):
     """How to read the data.
 
     Attributes:
-        rows: ``steps`` (a row is a step: a long table with a key and a time) or ``examples`` (a row is a whole
+        rows: ``steps`` (a row is a step: a long table with a key and a time) or ``examples`` (a row
+            is a whole
             sequence: a cell holds a list or a text).
         key: the column that says which sequence a row belongs to; none: all rows are one sequence.
         time: the column that orders the rows of a key.
@@ -109,27 +158,34 @@ class Input(Strict):
     """One input: a column, or all columns that match a pattern such as ``sensor_*``.
 
     Attributes:
+        roles: the roles that the kind can take.
         kind: what the values are; picks the encoder.
-        role: ``step`` (a value at every step), ``static`` (one value for the whole sequence), ``known`` (a value at
-            every step that is known ahead of time, so a forecast may use its future).
+        role: ``step`` (a value at every step), ``static`` (one value for the whole sequence),
+            ``known`` (a value at every step that is known ahead of time, so a forecast may use its
+            future).
     """
 
     roles: ClassVar[tuple[Role, ...]] = ("step", "static", "known")
     kind: StrictStr
     role: Role = "step"
 
-    @model_validator(mode="after")
-    def _role_fits_kind(self) -> Input:
-        if self.role not in self.roles:
-            raise ValueError(
-                f"role {self.role!r} does not fit kind {self.kind!r}: use {' or '.join(self.roles)}"
-            )
-        return self
+    @field_validator("role")
+    @classmethod
+    def _role_fits_kind(cls, role: Role, info: ValidationInfo) -> Role:
+        if role not in cls.roles:
+            raise ValueError(f"{' or '.join(cls.roles)} for kind {info.data['kind']}")
+        return role
 
 
 class Output(Strict):
-    """One output: a column (or a pattern of columns) and the task on it."""
+    """One output: a column (or a pattern of columns) and the task on it.
 
+    Attributes:
+        reads_itself: the past of the output's own columns is read, so that it can do without
+            inputs.
+    """
+
+    reads_itself: ClassVar[bool] = False
     task: StrictStr
 
 
@@ -144,12 +200,13 @@ class Model(Strict):
         bidirectional: read each sequence in both directions (such a model cannot run live).
         residual: add each layer's input to its output (from the second layer on).
         dropout: rate after each layer; 0.2 by default, 0.1 for forecasts.
-        dropout_per: ``step`` (a new mask at every step) or ``sequence`` (the same mask at all steps of a sequence: Gal).
+        dropout_per: ``step`` (a new mask at every step) or ``sequence`` (the same mask at all steps
+            of a sequence: Gal).
         zoneout: probability that a unit of the state keeps its old value in a step.
-        pool: what an output at the end of a sequence sees: the ``last`` hidden state, the ``mean`` over the steps, or
-            ``both``.
-        segment, lookback: a forecast reads `segment` steps at once and, linearly, the last `lookback` values (see
-            `segue.forecaster`).
+        pool: what an output at the end of a sequence sees: the ``last`` hidden state, the ``mean``
+            over the steps, or ``both``.
+        segment, lookback: a forecast reads `segment` steps at once and, linearly, the last
+            `lookback` values (see `segue.forecaster`).
     """
 
     cell: StrictStr | dict[StrictStr, dict[StrictStr, CellOption]] | None = None
@@ -168,8 +225,8 @@ class Model(Strict):
 class Clip(Strict):
     """Gradient clipping: by the norm of all gradients together, or each element by value."""
 
-    norm: Annotated[float, Field(gt=0)] | None = None
-    value: Annotated[float, Field(gt=0)] | None = None
+    norm: AboveZero | None = None
+    value: AboveZero | None = None
 
 
 class Training(Strict):
@@ -177,15 +234,18 @@ class Training(Strict):
 
     Attributes:
         epochs: passes over the training part.
-        batch: sequences (or windows) per update; ``all`` is gradient descent on the full batch, 1 is stochastic.
+        batch: sequences (or windows) per update; ``all`` is gradient descent on the full batch, 1
+            is stochastic.
         optimizer: the rule of the update.
         learning_rate: its step size; the peak where a schedule changes it.
-        schedule: ``constant``, ``step`` (a tenth after each third of the epochs), ``cosine`` (to zero), ``one_cycle``
-            (up for 10 % of the updates, then cosine to zero), ``plateau`` (half after `patience` / 2 epochs without a
-            better validation loss).
+        schedule: ``constant``, ``step`` (a tenth after each third of the epochs), ``cosine`` (to
+            zero), ``one_cycle`` (up for 10 % of the updates, then cosine to zero), ``plateau``
+            (half after `patience` / 2 epochs without a better validation loss).
         clip: gradient clipping.
-        patience: epochs without a better validation loss before training stops; the best epoch is kept.
-        truncate: back-propagate through at most this many steps; the state is carried from window to window.
+        patience: epochs without a better validation loss before training stops; the best epoch is
+            kept.
+        truncate: back-propagate through at most this many steps; the state is carried from window
+            to window.
         window: cut longer sequences into pieces of this many steps, each a training example.
         weight_decay: decay rate of the weights (decoupled for adamw, an L2 penalty otherwise).
         seed: of the initial weights, the order and the dropout.
@@ -196,14 +256,14 @@ class Training(Strict):
     optimizer: Literal["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw"] = (
         "adamw"
     )
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: AboveZero | None = None
     schedule: Literal["constant", "step", "cosine", "one_cycle", "plateau"] = "one_cycle"
     clip: Clip = Clip(norm=1.0)
     patience: Positive | None = None
     truncate: Positive | None = None
     window: Positive | None = None
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    seed: StrictInt = 0
+    weight_decay: NotNegative = 0.0
+    seed: Seed = 0
 
 
 class Declaration(Strict):
@@ -216,9 +276,9 @@ class Declaration(Strict):
     training: Training = Training()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dict with everything that differs from the defaults, and the kinds and tasks; for files and messages."""
-        raw: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
-        return {section: raw[section] for section in type(self).model_fields if raw.get(section)}
+        """Plain dict of all that was said or inferred; what is left out has its default."""
+        # None always is the default and says nothing, so leaving it out loses nothing.
+        return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
     def to_yaml(self) -> str:
         """The declaration as YAML text; `read` gives an equal declaration back."""
@@ -233,34 +293,24 @@ def parse(
 ) -> Declaration:
     """Check `raw` (a dict as YAML gives it) and return the declaration.
 
+    Args:
+        kinds, tasks: the options of every kind of input and of every task, by name.
+        where: the name of the source, for messages.
+
     Raises:
         SpecError: an unknown key, a wrong type, a value out of range, with the path and the fix.
     """
     if not isinstance(raw, Mapping):
-        raise SpecError(
-            where,
-            "the sections data, inputs and outputs",
-            _show(raw),
-            "see docs/data.md for an example",
-        )
+        fix = "see docs/data.md for an example"
+        raise SpecError(where, "the sections data, inputs and outputs", _show(raw), fix)
     sections = dict(raw)
-    for section, catalogue, word in (("inputs", kinds, "kind"), ("outputs", tasks, "task")):
-        entries = sections.get(section)
-        if not isinstance(entries, Mapping) or not entries:
-            expected = f"at least one column with its {word}"
-            got = _show(entries) if section in sections else "no such section"
-            raise SpecError(
-                f"{where}: {section}",
-                expected,
-                got,
-                f"add e.g. `{section}: {{load: {{{word}: ...}}}}`",
-            )
-        sections[section] = {
-            str(name): _parse_entry(entry, catalogue, word, f"{where}: {section}.{name}")
-            for name, entry in entries.items()
-        }
+    outputs = _entries(sections.get("outputs"), "outputs", tasks, "task", where)
+    if sections.get("inputs") or not all(output.reads_itself for output in outputs.values()):
+        inputs = _entries(sections.get("inputs"), "inputs", kinds, "kind", where)
+    else:
+        inputs = {}
     try:
-        return Declaration.model_validate(sections)
+        return Declaration.model_validate({**sections, "inputs": inputs, "outputs": outputs})
     except ValidationError as error:
         raise _spec_error(error, Declaration, where) from None
 
@@ -277,95 +327,135 @@ def read(
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        raw = yaml.load(text, _UniqueKeyLoader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except OSError as error:
-        raise SpecError(
-            str(path), "a readable file", str(error.strerror), "check the path"
-        ) from None
+        got = error.strerror or type(error).__name__
+        raise SpecError(str(path), "a readable file", got, "check the path") from None
     except UnicodeDecodeError as error:
-        raise SpecError(
-            str(path), "UTF-8 text", f"an invalid byte at {error.start}", "save the file as UTF-8"
-        ) from None
-    except yaml.YAMLError as error:
+        got = f"byte 0x{error.object[error.start]:02x} at offset {error.start}"
+        raise SpecError(str(path), "UTF-8 text", got, "save the file as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise SpecError(f"{path.name}{at}", "YAML", str(problem), "correct that line") from None
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SpecError(f"{path.name}{at}", "YAML", str(problem), "correct it") from None
     return parse(raw, kinds, tasks, path.name)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, except that a key given twice is an error: the second would silently win."""
+    """YAML's safe loader, but a key given twice is an error: the second would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[object] = set()
+        seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if key in seen:
+            if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} a second time", key_node.start_mark
                 )
-            seen.add(key)
+            if isinstance(key, Hashable):
+                seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-def _parse_entry(entry: object, catalogue: Mapping[str, type[Any]], word: str, where: str) -> Any:
+def _entries(
+    entries: object, section: str, catalogue: Mapping[str, type[Any]], word: str, where: str
+) -> dict[str, Any]:
+    """The checked entries of `inputs` or `outputs`, whose `word` (kind or task) says which options
+    they have.
+    """
+    if not isinstance(entries, Mapping) or not entries:
+        got = "no such section" if entries is None else _show(entries)
+        fix = f"add e.g. `{section}: {{load: {{{word}: {next(iter(catalogue))}}}}}`"
+        raise SpecError(f"{where}: {section}", f"at least one column with its {word}", got, fix)
+    found = {}
+    for name, entry in entries.items():
+        # YAML reads a bare 7 as a number and a bare no as false.
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            fix = "put the name in quotes"
+            raise SpecError(f"{where}: {section}", "names of columns", _show(name), fix)
+        found[str(name)] = _entry(entry, catalogue, word, f"{where}: {section}.{name}")
+    return found
+
+
+def _entry(entry: object, catalogue: Mapping[str, type[Any]], word: str, where: str) -> Any:
     if not isinstance(entry, Mapping) or word not in entry:
-        raise SpecError(
-            where,
-            f"a mapping with `{word}`",
-            _show(entry),
-            f"write `{{{word}: {next(iter(catalogue))}}}`",
-        )
+        fix = f"write `{{{word}: {next(iter(catalogue))}}}`"
+        raise SpecError(where, f"a mapping with `{word}`", _show(entry), fix)
     name = entry[word]
-    if name not in catalogue:
-        raise SpecError(
-            f"{where}.{word}", _one_of(catalogue), _show(name), _nearest(str(name), catalogue)
-        )
+    if not isinstance(name, str) or name not in catalogue:
+        fix = _nearest(name, catalogue)
+        raise SpecError(f"{where}.{word}", _one_of(catalogue), _show(name), fix)
     try:
         return catalogue[name].model_validate(dict(entry))
     except ValidationError as error:
         raise _spec_error(error, catalogue[name], where) from None
 
 
+_EXPECTED = {
+    "string_type": ("a text", "put it in quotes"),
+    "bool_type": ("true or false", "correct it"),
+    "tuple_type": ("a list", "write it as [...]"),
+    "model_type": ("a mapping of options", "write it as {...}"),
+    "dict_type": ("a mapping of options", "correct it"),
+    "missing": ("a value", "add it"),
+}
+
+
 def _spec_error(error: ValidationError, model: type[BaseModel], where: str) -> SpecError:
-    """The first of pydantic's complaints in the house form."""
-    first = error.errors()[0]
-    steps = [
-        str(part)
-        for part in first["loc"]
-        if not (isinstance(part, str) and ("[" in part or part in _TAGS))
-    ]
-    path = ".".join(steps)
-    place = where if not path else f"{where}.{path}" if ": " in where else f"{where}: {path}"
+    """The first of pydantic's complaints in the house form; the alternatives of a union are one
+    complaint.
+    """
+    first, *rest = error.errors()
+    path, parent = _path(first["loc"], model)
+    place = ".".join([where, *path]) if ": " in where else f"{where}: {'.'.join(path)}"
     if first["type"] == "extra_forbidden":
-        keys = _keys_at(model, steps[:-1])
-        return SpecError(place, _one_of(keys), repr(steps[-1]), _nearest(steps[-1], keys))
-    if first["type"] == "missing":
-        return SpecError(place, "a value", "nothing", f"add `{steps[-1]}: ...`")
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return SpecError(place, message, _show(first["input"]), "correct it")
+        keys = list(parent.model_fields)
+        return SpecError(place, _one_of(keys), repr(path[-1]), _nearest(path[-1], keys))
+    same = [other for other in rest if _path(other["loc"], model)[0] == path]
+    expected = " or ".join(_expected(each) for each in (first, *same))
+    fix = _EXPECTED.get(first["type"], ("", "correct it"))[1]
+    if first["type"] == "literal_error":
+        fix = _nearest(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]))
+    got = "nothing" if first["type"] == "missing" else _show(first["input"])
+    return SpecError(place, expected, got, fix)
 
 
-_TAGS = frozenset({"function-after", "int", "float", "constrained-int"})
+def _expected(error: ErrorDetails) -> str:
+    if error["type"] == "literal_error":
+        return str(error["ctx"]["expected"])
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return _EXPECTED.get(error["type"], (message, ""))[0]
 
 
-def _keys_at(model: type[BaseModel], steps: list[str]) -> list[str]:
-    for step in steps:
-        model = model.model_fields[step].annotation  # type: ignore[assignment]
-    return list(model.model_fields)
+def _path(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
+    """The keys and places that lead to a complaint, and the section that it is in.
+
+    What pydantic adds inside a value are its own names for the alternatives of a union; they are
+    left out.
+    """
+    path, inside, parent = [], True, model
+    for part in loc:
+        if isinstance(part, int):
+            path.append(str(part))
+        elif inside:
+            path.append(part)
+            parent = model
+            annotation = model.model_fields[part].annotation if part in model.model_fields else None
+            inside = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+            model = annotation if inside else model  # type: ignore[assignment]
+    return path, parent
 
 
-def _one_of(names: Mapping[str, Any] | list[str]) -> str:
+def _one_of(names: Iterable[str]) -> str:
     return "one of " + ", ".join(names)
 
 
-def _nearest(name: str, names: Mapping[str, Any] | list[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
+def _nearest(name: object, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), list(names), n=1)
     return f"did you mean {near[0]!r}?" if near else "remove it or use one of these"
 
 
 def _show(value: object) -> str:
-    text = repr(value)
-    return "nothing" if value is None else text if len(text) <= 60 else text[:57] + "..."
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -20,10 +20,11 @@ class Sequences:
         lengths: steps of each sequence, int64 ``[B]``, summing to N.
         keys: the name of each sequence, ``[B]``.
         static: one row per sequence, B rows: what does not change from step to step.
-        times: when each step is, float64 ``[N]``, in units of the clock (seconds for dates, else the column's own); the
-            step's index where the data have no time.
+        times: when each step is, float64 ``[N]``, in units of the clock (seconds for dates, else
+            the column's own); the step's index where the data have no time.
         has_time: whether `times` came from the data.
         origin: the name of the source, for messages.
+        keyed: whether `keys` came from the data; otherwise they count the sequences from 0.
     """
 
     steps: pl.DataFrame
@@ -33,6 +34,7 @@ class Sequences:
     times: NDArray[np.float64]
     has_time: bool
     origin: str
+    keyed: bool = True
 
     @property
     def count(self) -> int:
@@ -49,16 +51,19 @@ class Sequences:
         """Where each sequence starts, and N at the end: ``[B + 1]``."""
         return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
 
+    def place(self, row: int) -> str:
+        """What to call a sequence in a message."""
+        return f"key {self.keys[row]!r}" if self.keyed else f"row {int(self.keys[row]) + 1}"
+
+    def step_place(self, step: int) -> str:
+        """What to call a step, counted over all sequences, in a message."""
+        row = int(np.searchsorted(self.offsets, step, side="right")) - 1
+        return f"{self.place(row)}, step {step - int(self.offsets[row]) + 1}"
+
     def select(self, rows: NDArray[np.int64] | Rows[int]) -> Sequences:
         """The sequences with these indices, in this order."""
         chosen = np.asarray(rows, dtype=np.int64)
         return self.cut(chosen, np.zeros(len(chosen), np.int64), self.lengths[chosen])
-
-    def head(self, lengths: NDArray[np.int64]) -> Sequences:
-        """The first `lengths[b]` steps of every sequence."""
-        return self.cut(
-            np.arange(self.count), np.zeros(self.count, np.int64), np.minimum(lengths, self.lengths)
-        )
 
     def cut(
         self, rows: NDArray[np.int64], start: NDArray[np.int64], length: NDArray[np.int64]
@@ -69,9 +74,9 @@ class Sequences:
             self,
             steps=rows_of(self.steps, index),
             lengths=np.asarray(length, np.int64),
-            keys=self.keys[rows],
+            keys=rows_of(self.keys.to_frame(), rows).to_series(),
             static=rows_of(self.static, rows),
-            times=self.times[index],
+            times=self.times[_range_of(index)],
         )
 
 
@@ -79,7 +84,8 @@ class Sequences:
 class Part:
     """Spans of sequences: steps ``start[p] .. stop[p] - 1`` of sequence ``rows[p]``.
 
-    What lies before `start` may be read (it is the past), but nothing there is scored or learnt from.
+    What lies before `start` may be read (it is the past), but nothing there is scored or learnt
+    from.
     """
 
     rows: NDArray[np.int64]
@@ -107,12 +113,6 @@ class Part:
         return sequences.cut(self.rows, self.start, self.stop - self.start)
 
 
-def whole(sequences: Sequences) -> Part:
-    """All steps of all sequences."""
-    rows = np.arange(sequences.count)
-    return Part(rows, np.zeros_like(rows), sequences.lengths)
-
-
 def spans(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
     """The integers ``start[p] .. start[p] + length[p] - 1`` of every p, one after another.
 
@@ -120,9 +120,24 @@ def spans(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int
     [0, 1, 10, 11, 12]
     """
     first = np.cumsum(length) - length
-    return np.arange(int(length.sum()), dtype=np.int64) + np.repeat(start - first, length)
+    shift: NDArray[np.int64] = np.repeat(start - first, length)
+    return np.arange(len(shift), dtype=np.int64) + shift
 
 
 def rows_of(frame: pl.DataFrame, rows: NDArray[np.int64]) -> pl.DataFrame:
-    """These rows of a frame, which may have no columns at all."""
-    return frame[rows] if frame.width else frame
+    """These rows of a frame, which may have no columns at all; a view where they lie together."""
+    if not frame.width:
+        return frame
+    chosen = _range_of(rows)
+    if isinstance(chosen, slice):
+        return frame.slice(chosen.start, chosen.stop - chosen.start)
+    return frame[chosen]
+
+
+def _range_of(index: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """`index` as a slice where it counts up by one, so that nothing needs to be copied."""
+    if not len(index):
+        return slice(0, 0)
+    if (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index

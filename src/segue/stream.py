@@ -1,13 +1,14 @@
 """Live: one record in, one prediction out, with the state carried along.
 
-A session's prediction after some records is the one that `predict` gives for the sequence of these records, to the bit
-where the native kernels run (see `segue.explain`).
+A session's prediction after some records is the one that `predict` gives for the sequence of these
+records, to the bit where the native kernels run (see `segue.explain`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -20,9 +21,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from segue import ops
-from segue.data.store import Pieces
+from segue.data.store import Batch, Pieces
 from segue.errors import CausalError, DataError, RunError
 from segue.fields.field import raw_column
+from segue.fields.number import numbers
 from segue.fields.timestamp import moments, seconds
 from segue.model import REASON, NetworkState
 from segue.sequences import Sequences
@@ -33,13 +35,21 @@ Reading: TypeAlias = Mapping[str, Any]
 """A record as it comes in: a value for every per-step input, None where it is not observed."""
 
 Prediction: TypeAlias = dict[str, Any]
-"""A record as it goes out, in the user's terms; a forecast has a list of S values for every column."""
+"""A record as it goes out, in the user's terms; a forecast has a list of S values per column."""
+
+Key: TypeAlias = str | int
+"""What tells one sequence from another."""
+
+SINGLE = ""
+"""The key of a session that has only one."""
 
 
 class Sessions:
-    """Many keyed sequences, live, stepped as one batch; each has its own state and none ever sees another's.
+    """Many keyed sequences, live, stepped as one batch; each has its own state and none ever sees
+    another's.
 
-    The cost and the memory of a step do not depend on how many came before.
+    The cost and the memory of a step depend neither on how many came before nor on how many other
+    keys there are.
 
     Args:
         trained: a causal model.
@@ -51,81 +61,99 @@ class Sessions:
     def __init__(self, trained: Trained) -> None:
         if not trained.network.causal:
             raise CausalError(REASON)
+        trained.network.eval()
         self.trained = trained
-        self._rows: dict[str, int] = {}
-        self._static: dict[str, Reading] = {}
+        # Row r of the state is that of the key with row r; rows beyond these are initial ones.
+        self._rows: dict[Key, int] = {}
+        self._static: dict[Key, Reading] = {}
         self._state = trained.network.initial_state(0)
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of the sequences that have a state."""
+    def keys(self) -> tuple[Key, ...]:
+        """The keys of the sequences that have a state, from the first to the last that came."""
         return tuple(self._rows)
 
-    def step(self, records: Mapping[str, Reading]) -> dict[str, Prediction]:
+    def step(self, records: Mapping[Key, Reading]) -> dict[Key, Prediction]:
         """One record for each of some keys; a new key starts a new sequence.
 
         Raises:
-            DataError: a record lacks something or holds something of another kind; all states are then as they were.
+            DataError: a record lacks something, holds something of another kind, or is not later
+                than the one before; all states are then as they were.
         """
-        return {
-            key: made[0]
-            for key, made in self.chunks({key: [record] for key, record in records.items()}).items()
-        }
+        made = self.chunks({key: [record] for key, record in records.items()})
+        return {key: several[0] for key, several in made.items()}
 
     @torch.no_grad()
-    def chunks(self, records: Mapping[str, list[Reading]]) -> dict[str, list[Prediction]]:
-        """Some records for each of some keys, as if stepped one by one, in one go."""
-        filled = {key: several for key, several in records.items() if several}
-        if not filled:
-            return {key: [] for key in records}
-        static = {
-            key: self._static.get(key) or _static_of(self.trained, several[0], key)
-            for key, several in filled.items()
-        }
-        state, rows = self._gathered(tuple(filled))
-        sequences = _sequences(self.trained, filled, static)
-        _refuse_past(sequences, state.clock, self.trained)
-        store = self.trained.store(sequences, targets=False)
-        pieces = Pieces(
-            np.arange(sequences.count), np.zeros(sequences.count, np.int64), sequences.lengths
-        )
-        batch = store.batch(pieces, np.arange(sequences.total))
-        flat = [record for several in filled.values() for record in several]
-        if self.trained.forecasts:
-            batch = replace(batch, ahead=_ahead(self.trained, sequences.times, flat))
-        self.trained.network.eval()
-        outputs, after = self.trained.network.unroll(batch, state, running=True)
-        predictions = self._decoded(outputs, sequences.times)
-        self._scatter(after, tuple(filled), rows)
-        self._static.update(static)
-        made = iter(predictions)
-        return {key: [next(made) for _ in several] for key, several in records.items()}
+    def chunks(self, records: Mapping[Key, list[Reading]]) -> dict[Key, list[Prediction]]:
+        """Some records for each of some keys, as if stepped one by one, in one go.
 
-    def drop(self, key: str) -> None:
-        """Forget a sequence; a later record of this key starts anew."""
+        Raises:
+            DataError: as `step`.
+        """
+        given = {key: several for key, several in records.items() if several}
+        if not given:
+            return {key: [] for key in records}
+        fresh = [key for key in given if key not in self._rows]
+        static = {
+            key: _static_of(self.trained, given[key][0], _place(key, 0, len(given) == 1))
+            for key in fresh
+        }
+        self._make_room(len(fresh))
+        rows = self._rows | {key: len(self._rows) + place for place, key in enumerate(fresh)}
+        index = torch.tensor([rows[key] for key in given])
+        before = ops.map_state(lambda leaf: leaf[index], self._state)
+        batch, times = _batch(self.trained, given, self._static | static, before.clock)
+        outputs, after = self.trained.network.unroll(batch, before, running=True)
+        made = iter(_decoded(self.trained, outputs, times))
+        predictions = {key: [next(made) for _ in several] for key, several in records.items()}
+        # Nothing is remembered before this point, where nothing can fail any more.
+        self._rows = rows
+        self._static.update(static)
+        self._write(index, after)
+        return predictions
+
+    def drop(self, key: Key) -> None:
+        """Forget a sequence; a later record of this key starts anew.
+
+        Raises:
+            DataError: there is no such sequence.
+        """
+        if key not in self._rows:
+            expected, got = "a key that has a state", f"one of {len(self._rows)} others"
+            raise DataError(f"drop: {key!r}", expected, got, "see `keys`")
         row = self._rows.pop(key)
-        self._static.pop(key, None)
-        keep = torch.tensor(
-            [r for r in range(len(self._state.clock)) if r != row], dtype=torch.int64
-        )
-        self._state = ops.map_state(lambda leaf: leaf[keep], self._state)
-        self._rows = {other: r - (r > row) for other, r in self._rows.items()}
+        self._static.pop(key)
+        # The last row moves into the place that falls free.
+        last = len(self._rows)
+        self._rows = {other: row if r == last else r for other, r in self._rows.items()}
+        self._write(torch.tensor([row]), ops.map_state(lambda leaf: leaf[[last]], self._state))
+        self._write(torch.tensor([last]), self.trained.network.initial_state(1))
 
     def fork(self) -> Sessions:
         """A copy that goes on from here on its own."""
         other = Sessions(self.trained)
-        # States are values: a step makes new ones and never writes into the old.
-        other._rows, other._static, other._state = dict(self._rows), dict(self._static), self._state
+        other._rows, other._static = dict(self._rows), dict(self._static)
+        other._state = ops.map_state(torch.clone, self._state)
         return other
 
     def snapshot(self) -> bytes:
-        """All that the sessions remember, as safetensors; `restore` takes it in this or in another process."""
+        """All that the sessions remember, as safetensors.
+
+        `restore` takes it in this or in another process.
+        """
         leaves = {
-            str(index): leaf.contiguous().clone()
+            str(index): leaf[: len(self._rows)].clone()
             for index, leaf in enumerate(ops.leaves(self._state))
         }
-        about = {"model": self._signature(), "rows": self._rows, "static": self._static}
-        return safetensors.torch.save(leaves, {"segue": json.dumps(about, default=str)})
+        about = {
+            "model": self._signature(),
+            "keys": list(self._rows.items()),
+            "static": list(self._static.items()),
+        }
+        text = json.dumps(about, default=str)
+        # One entry, because safetensors writes several in no fixed order.
+        sealed = json.dumps({"about": text, "sha256": _seal(text, leaves)})
+        return safetensors.torch.save(leaves, {"segue": sealed})
 
     def restore(self, snapshot: bytes) -> None:
         """Go back to a snapshot of the same model.
@@ -135,74 +163,40 @@ class Sessions:
         """
         try:
             leaves = safetensors.torch.load(snapshot)
-            header = json.loads(snapshot[8 : 8 + int.from_bytes(snapshot[:8], "little")])
-            about = json.loads(header["__metadata__"]["segue"])
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise RunError(
-                "snapshot", "bytes that `snapshot` gave", str(error), "take a new snapshot"
-            ) from None
+            size = int.from_bytes(snapshot[:8], "little")
+            sealed = json.loads(json.loads(snapshot[8 : 8 + size])["__metadata__"]["segue"])
+            is_whole = sealed["sha256"] == _seal(sealed["about"], leaves)
+        except (SafetensorError, ValueError, KeyError, TypeError):
+            expected, got = "bytes that `snapshot` gave", f"{len(snapshot)} other bytes"
+            raise RunError("snapshot", expected, got, "take a new snapshot") from None
+        if not is_whole:
+            expected, got = "a snapshot as it was taken", "another SHA-256 than it says"
+            raise RunError("snapshot", expected, got, "take a new snapshot")
+        about = json.loads(sealed["about"])
         if about["model"] != self._signature():
-            raise RunError(
-                "snapshot",
-                "a snapshot of this model",
-                "one of another model",
-                "restore it with its own run",
-            )
+            got, fix = "one of another model", "restore it with its own run"
+            raise RunError("snapshot", "a snapshot of this model", got, fix)
         count = iter(range(len(leaves)))
         self._state = ops.map_state(lambda _: leaves[str(next(count))], self._state)
-        self._rows, self._static = about["rows"], about["static"]
+        self._rows, self._static = dict(about["keys"]), dict(about["static"])
 
     def _signature(self) -> str:
-        """Tells a model from another: the sum of its weights, to the bit."""
-        return str(
-            [float(value.double().sum()) for value in self.trained.network.state_dict().values()]
-        )
+        """Tells a model from another: the SHA-256 of its weights."""
+        weights = safetensors.torch.save(self.trained.network.state_dict())
+        return hashlib.sha256(weights).hexdigest()
 
-    def _gathered(self, keys: tuple[str, ...]) -> tuple[NetworkState, list[int | None]]:
-        """The states of some keys, initial ones for new keys."""
-        rows = [self._rows.get(key) for key in keys]
-        fresh = self.trained.network.initial_state(rows.count(None))
-        place = iter(range(len(self._state.clock), len(self._state.clock) + rows.count(None)))
-        index = torch.tensor([next(place) if row is None else row for row in rows])
-        return ops.map_state(
-            lambda old, new: torch.cat([old, new])[index], self._state, fresh
-        ), rows
-
-    def _scatter(self, after: NetworkState, keys: tuple[str, ...], rows: list[int | None]) -> None:
-        for key, row in zip(keys, rows, strict=True):
-            if row is None:
-                self._rows[key] = len(self._rows)
-        index = torch.tensor([self._rows[key] for key in keys])
-        size = len(self._rows)
-        if len(keys) == size and bool((index == torch.arange(size)).all()):
-            self._state = after
+    def _make_room(self, fresh: int) -> None:
+        """Have initial rows for so many new keys; room doubles, so that it is seldom made."""
+        room = len(self._state.clock)
+        if len(self._rows) + fresh <= room:
             return
+        more = self.trained.network.initial_state(max(room, fresh))
+        self._state = ops.map_state(lambda old, new: torch.cat([old, new]), self._state, more)
 
-        def written(old: Tensor, new: Tensor) -> Tensor:
-            grown = torch.cat([old, new.new_zeros(size - len(old), *new.shape[1:])])
-            grown[index] = new
-            return grown
-
-        self._state = ops.map_state(written, self._state, after)
-
-    def _decoded(
-        self, outputs: Mapping[str, Tensor], times: NDArray[np.float64]
-    ) -> list[Prediction]:
-        made: list[Prediction] = [{} for _ in times]
-        for name, task in self.trained.tasks.items():
-            rows = task.decode(outputs[name])
-            if not isinstance(task, Forecast):
-                for prediction, row in zip(made, rows.iter_rows(named=True), strict=True):
-                    prediction.update(row)
-                continue
-            for index, prediction in enumerate(made):
-                span = rows[index * task.horizon : (index + 1) * task.horizon]
-                prediction.update(span.to_dict(as_series=False))
-        if self.trained.forecasts and self.trained.clock.column is not None:
-            ahead = self.trained.clock.after(times, self.trained.horizon)
-            for prediction, future in zip(made, ahead, strict=True):
-                prediction[self.trained.clock.column] = self.trained.clock.values(future).to_list()
-        return made
+    def _write(self, index: Tensor, state: NetworkState) -> None:
+        """Put the rows of `state` into the rows `index` of ours, which nobody else holds."""
+        for ours, theirs in zip(ops.leaves(self._state), ops.leaves(state), strict=True):
+            ours[index] = theirs
 
 
 class Session:
@@ -212,19 +206,25 @@ class Session:
         self._one = Sessions(trained)
 
     def step(self, record: Reading) -> Prediction:
-        """The prediction after `record`: a dict with a value for every per-step input (None where not observed).
+        """The prediction after `record`: a dict with a value for every per-step input.
 
-        A model of a series needs the series' own new value; static inputs are taken from the first record. Inputs that are
-        known ahead are given as ``{"ahead": {column: [the next S values]}}``; calendars need nothing.
+        None says that a value is not observed. A forecast needs the new values of its series.
+        Static inputs are taken from the first record. Inputs that are known ahead are given as
+        ``{"ahead": {column: [the next S values]}}``; calendars need nothing.
 
         Raises:
-            DataError: the record lacks something or holds something of another kind; the state is then as it was.
+            DataError: the record lacks something, holds something of another kind, or is not later
+                than the one before; the state is then as it was.
         """
         return self.chunk([record])[0]
 
     def chunk(self, records: Iterable[Reading]) -> list[Prediction]:
-        """The predictions after each of `records`, as if stepped one by one, in one go."""
-        return self._one.chunks({"": list(records)})[""]
+        """The predictions after each of `records`, as if stepped one by one, in one go.
+
+        Raises:
+            DataError: as `step`.
+        """
+        return self._one.chunks({SINGLE: list(records)})[SINGLE]
 
     def snapshot(self) -> bytes:
         """All that the session remembers; see `Sessions.snapshot`."""
@@ -241,40 +241,52 @@ class Session:
         return other
 
 
-def _static_of(trained: Trained, record: Reading, key: str) -> Reading:
-    return {
-        column: _value(record, column, f"the first record of {key!r}")
-        for column in _columns(trained, static=True)
-    }
+def _seal(text: str, leaves: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of a snapshot's content."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(leaves):
+        digest.update(leaves[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+# From records to a batch --------------------------------------------------------------------------
+
+
+def _static_of(trained: Trained, record: Reading, place: str) -> Reading:
+    """The static inputs in the first record of a sequence."""
+    return {column: _value(record, column, place) for column in _columns(trained, static=True)}
 
 
 def _columns(trained: Trained, *, static: bool) -> list[str]:
-    """The columns that records must have, of static inputs or of the others and the series to forecast."""
+    """What records must hold: static inputs, or the other inputs and the series to forecast."""
     inputs = trained.declaration.inputs
-    found = [
-        c
-        for n, f in trained.fields.items()
-        if (inputs[n].role == "static") == static
-        for c in f.columns
-    ]
+    fields = [f for n, f in trained.fields.items() if (inputs[n].role == "static") == static]
+    found = [column for field in fields for column in field.columns]
     if not static:
-        found += [
-            c for task in trained.tasks.values() if isinstance(task, Forecast) for c in task.columns
-        ]
+        forecasts = [task for task in trained.tasks.values() if isinstance(task, Forecast)]
+        found += [column for task in forecasts for column in task.columns]
     return list(dict.fromkeys(found))
 
 
-def _sequences(
-    trained: Trained, records: Mapping[str, list[Reading]], static: Mapping[str, Reading]
-) -> Sequences:
-    """Records as raw sequences, each continuing one that is remembered."""
+def _batch(
+    trained: Trained,
+    records: Mapping[Key, list[Reading]],
+    static: Mapping[Key, Reading],
+    clock: Tensor,
+) -> tuple[Batch, NDArray[np.float64]]:
+    """Records of P keys, which go on from the time `clock` ``[P]``, as a batch, and their times."""
     flat = [record for several in records.values() for record in several]
+    places = [
+        _place(key, row, len(records) == 1)
+        for key, several in records.items()
+        for row in range(len(several))
+    ]
+    lengths = np.array([len(several) for several in records.values()], np.int64)
+    times = _times(trained, flat, places, lengths, clock.numpy())
     owner = {c: field for field in trained.fields.values() for c in field.columns}
     steps = []
     for column in _columns(trained, static=False):
-        values = [
-            _value(record, column, f"record {index + 1}") for index, record in enumerate(flat)
-        ]
+        values = [_value(record, column, place) for record, place in zip(flat, places, strict=True)]
         if column in owner:
             steps.append(owner[column].column(column, values, "records"))
         else:
@@ -283,90 +295,122 @@ def _sequences(
         owner[column].column(column, [static[key][column] for key in records], "records")
         for column in _columns(trained, static=True)
     ]
-    lengths = np.array([len(several) for several in records.values()], np.int64)
-    return Sequences(
+    sequences = Sequences(
         steps=pl.DataFrame(steps),
         lengths=lengths,
-        keys=pl.Series("key", list(records)),
+        keys=pl.Series("key", [str(key) for key in records]),
         static=pl.DataFrame(fixed),
-        times=_times(trained, flat, lengths),
+        times=times,
         has_time=trained.clock.column is not None,
         origin="records",
     )
+    store = trained.store(sequences, targets=False)
+    zero = np.zeros(len(lengths), np.int64)
+    batch = store.batch(Pieces(np.arange(len(lengths)), zero, lengths), np.arange(len(flat)))
+    if trained.forecasts:
+        batch = replace(batch, ahead=_ahead(trained, times, flat, places))
+    return batch, times
+
+
+def _place(key: Key, row: int, is_single: bool) -> str:
+    """What to call a record in a message."""
+    return f"record {row + 1}" if is_single else f"key {key!r}, record {row + 1}"
 
 
 def _value(record: Reading, column: str, where: str) -> Any:
     if column not in record:
         got = "only " + ", ".join(map(str, record)) if record else "an empty record"
-        raise DataError(
-            where, f"a value for {column!r}", got, "add it; null says that it is not observed"
-        )
+        fix = "add it; null says that it is not observed"
+        raise DataError(where, f"a value for {column!r}", got, fix)
     return record[column]
 
 
 def _times(
-    trained: Trained, flat: list[Reading], lengths: NDArray[np.int64]
+    trained: Trained,
+    flat: list[Reading],
+    places: list[str],
+    lengths: NDArray[np.int64],
+    clock: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    clock = trained.clock
-    if clock.column is None:
-        return np.full(len(flat), np.nan)
-    values = [
-        _value(record, clock.column, f"record {index + 1}") for index, record in enumerate(flat)
-    ]
-    if clock.dates:
-        return seconds(moments(clock.column, values, "records"), "records")
-    column = raw_column(clock.column, values, pl.Float64, "a number", "records")
-    return column.to_numpy().astype(np.float64)
+    """The time of every record: what it says, or, where the data have none, its number.
+
+    Raises:
+        DataError: there is none, or it is not later than that of the record before.
+    """
+    first, column = np.cumsum(lengths) - lengths, trained.clock.column
+    if column is None:
+        since = np.where(np.isnan(clock), -1.0, clock) + 1 - first
+        counted: NDArray[np.float64] = np.arange(len(flat)) + np.repeat(since, lengths)
+        return counted
+    values = [_value(record, column, place) for record, place in zip(flat, places, strict=True)]
+    if trained.clock.dates:
+        times = seconds(moments(column, values, "records"), "records")
+    else:
+        times = numbers(raw_column(column, values, pl.Float64, "a number", "records"), "records")
+    before = np.concatenate([[-np.inf], times[:-1]])
+    before[first] = np.where(np.isnan(clock), -np.inf, clock)
+    refused = ~(times > before)
+    if refused.any():
+        row = int(refused.argmax())
+        expected = f"a time after {trained.clock.values(before[[row]])[0]}"
+        if np.isinf(before[row]) or np.isnan(before[row]):
+            expected = "a time"
+        fix = "send the records of a sequence in time order"
+        raise DataError(f"{places[row]}: {column!r}", expected, str(values[row]), fix)
+    return times
 
 
-def _refuse_past(sequences: Sequences, clock: Tensor, trained: Trained) -> None:
-    """Count the steps where there is no time, and refuse times that do not rise."""
-    first, times = sequences.offsets[:-1], sequences.times
-    before = clock.numpy()
-    if not sequences.has_time:
-        since = np.where(np.isnan(before), -1.0, before)
-        index = np.arange(sequences.total) - np.repeat(first, sequences.lengths)
-        times[:] = np.repeat(since, sequences.lengths) + 1 + index
-        return
-    previous = np.empty_like(times)
-    previous[1:] = times[:-1]
-    previous[first] = np.where(np.isnan(before), -np.inf, before)
-    late = times <= previous
-    if late.any():
-        row = int(late.argmax())
-        shown = trained.clock.values(np.array([previous[row], times[row]])).to_list()
-        where = f"record {row + 1}: {trained.clock.column!r}"
-        raise DataError(
-            where,
-            f"a time after {shown[0]}",
-            str(shown[1]),
-            "send the records of a sequence in time order",
-        )
-
-
-def _ahead(trained: Trained, times: NDArray[np.float64], flat: list[Reading]) -> dict[str, Tensor]:
+def _ahead(
+    trained: Trained, times: NDArray[np.float64], flat: list[Reading], places: list[str]
+) -> dict[str, Tensor]:
     """The encoded inputs known ahead of every record, ``[M, S, ...]``."""
     horizon, clock = trained.horizon, trained.clock
-    future = clock.after(times, horizon).reshape(-1)
     found = {}
     for name in trained.network.known:
-        field = trained.fields[name]
-        columns = []
+        field, columns = trained.fields[name], []
         for column in field.columns:
             if column == clock.column:
-                columns.append(clock.values(future).alias(column))
+                columns.append(clock.values(clock.after(times, horizon).reshape(-1)))
                 continue
-            values: list[Any] = []
-            for index, record in enumerate(flat):
-                given = record.get("ahead", {}).get(column, ())
-                if len(given) != horizon:
-                    where, got = f"record {index + 1}: ahead.{column}", f"{len(given)} values"
-                    raise DataError(
-                        where, f"the next {horizon} values", got, "it is declared as known ahead"
-                    )
-                values.extend(given)
+            values = [
+                value
+                for record, place in zip(flat, places, strict=True)
+                for value in _given_ahead(record, column, horizon, place)
+            ]
             columns.append(field.column(column, values, "records"))
-        found[name] = field.encode(pl.DataFrame(columns), "records").unflatten(
-            0, (len(flat), horizon)
-        )
+        encoded = field.encode(pl.DataFrame(columns), "records")
+        found[name] = encoded.reshape(len(flat), horizon, *encoded.shape[1:])
     return found
+
+
+def _given_ahead(record: Reading, column: str, horizon: int, where: str) -> Sequence[Any]:
+    ahead = record.get("ahead")
+    given = ahead.get(column) if isinstance(ahead, Mapping) else None
+    if not isinstance(given, list | tuple) or len(given) != horizon:
+        got = f"{len(given)} values" if isinstance(given, list | tuple) else "none"
+        expected, fix = f"a list of the next {horizon} values", "it is declared as known ahead"
+        raise DataError(f"{where}: ahead.{column}", expected, got, fix)
+    return given
+
+
+# From outputs to predictions ----------------------------------------------------------------------
+
+
+def _decoded(
+    trained: Trained, outputs: Mapping[str, Tensor], times: NDArray[np.float64]
+) -> list[Prediction]:
+    """A prediction for each record."""
+    made: list[Prediction] = [{} for _ in times]
+    for name, task in trained.tasks.items():
+        columns = task.decode(outputs[name]).to_dict(as_series=False)
+        for column, values in columns.items():
+            for index, prediction in enumerate(made):
+                # A forecast decodes to S rows per record.
+                span = slice(index * trained.horizon, (index + 1) * trained.horizon)
+                prediction[column] = values[span] if trained.forecasts else values[index]
+    if trained.forecasts and trained.clock.column is not None:
+        future = trained.clock.values(trained.clock.after(times, trained.horizon).reshape(-1))
+        for index, prediction in enumerate(made):
+            span = slice(index * trained.horizon, (index + 1) * trained.horizon)
+            prediction[trained.clock.column] = future[span].to_list()
+    return made

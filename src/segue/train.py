@@ -1,13 +1,15 @@
-"""Training: `fit` is a generator of plain records; who calls it prints, collects or forwards them."""
+"""Training: `fit` is a generator of plain records; its caller prints, collects or forwards them."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,14 +18,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segue import ops
+from segue.checkpoint import BAD_BATCH
 from segue.clock import Clock
 from segue.data.build import build, fields_of, tasks_of
 from segue.data.order import draws
 from segue.data.read import Table
-from segue.data.split import split
-from segue.data.store import Batch, Pieces, Store, batches, tiles
+from segue.data.split import refuse_short, split, with_split
+from segue.data.store import Batch, Pieces, Store, batches, tiles, without
 from segue.defaults import completed
-from segue.errors import TrainingError
+from segue.errors import DataError, TrainingError
 from segue.fields.number import Number
 from segue.model import Network, NetworkState
 from segue.schema import Clip, Declaration, Training
@@ -36,7 +39,11 @@ class Started:
     """The declaration with nothing left to infer, and the sizes of what follows.
 
     Attributes:
+        declaration: as it will be saved.
+        sequences: how many there are, of all parts.
         steps: of the parts train, valid and test.
+        parameters: weights of the network.
+        updates: steps of the optimiser, if training does not stop early.
         until: the last time in the training part; None where there is no time.
     """
 
@@ -50,16 +57,33 @@ class Started:
 
 @dataclass(frozen=True)
 class Update:
-    """One step of the optimiser; `progress` runs from 0 to 1 over the whole training."""
+    """One step of the optimiser.
+
+    Attributes:
+        epoch: counted from 0.
+        loss: of the batch, before the step.
+        learning_rate: of the step.
+        progress: from 0 to 1 over the whole training.
+    """
 
     epoch: int
     loss: float
+    learning_rate: float
     progress: float
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A look at the validation part; `best` says that these weights are kept so far."""
+    """A look at the validation part.
+
+    Attributes:
+        epoch: counted from 0.
+        train_loss: mean over the updates of the epoch, with dropout.
+        valid_loss: without dropout; None where there is no validation part.
+        learning_rate: of the last update.
+        seconds: since training began.
+        best: these weights are kept so far.
+    """
 
     epoch: int
     train_loss: float
@@ -70,17 +94,19 @@ class Epoch:
 
 
 Record: TypeAlias = Started | Update | Epoch
-Window: TypeAlias = tuple[Batch, dict[str, Tensor]]
-"""A batch and its targets."""
+Window: TypeAlias = tuple[Batch, dict[str, Any]]
+"""A batch, and the targets of each task: a tensor, or the `Future` of a forecast."""
 
 
 def fit(
     table: Table, declaration: Declaration, folder: Path | None = None
 ) -> Generator[Record, None, Trained]:
-    """Learn from `table` what `declaration` says, and return it trained, with the weights of the best epoch.
+    """Learn from `table` what `declaration` says, and return it trained.
 
-    Training is a function of the data, the declaration and the seed: the order of the examples and the dropout masks
-    follow from (seed, epoch, position).
+    The weights are those with the lowest validation loss, or the last ones where there is no
+    validation part (patience and plateau then go by the training loss). Training is a function of
+    the data, the declaration and the seed: the order of the examples and the dropout masks follow
+    from (seed, epoch, position), and torch's random generator is left as it was.
 
     Args:
         folder: where the batch is saved if the loss is not finite.
@@ -89,71 +115,128 @@ def fit(
         InputError: the data do not fit the declaration.
         TrainingError: the loss is not finite.
     """
+    began = time.perf_counter()
     trained, sequences, parts = prepare(table, declaration)
-    store = trained.store(sequences, targets=True)
-    training, network = trained.declaration.training, trained.network
-    optimizer = optimizer_of(network, training)
-    epochs, epoch_updates = (
-        training.epochs or 1,
-        sum(1 for _ in examples(trained, store, parts["train"], 0)),
-    )
+    course = _Course(trained, trained.store(sequences, targets=True), parts, folder)
+    training, network, epochs = course.training, trained.network, course.epochs
     yield Started(
         trained.declaration,
         sequences.count,
         {name: part.steps for name, part in parts.items()},
         sum(parameter.numel() for parameter in network.parameters()),
-        epochs * epoch_updates,
+        epochs * sum(map(len, examples(trained, course.store, parts["train"], 0))),
         float(parts["train"].of(sequences).times.max()) if sequences.has_time else None,
     )
-    began, best, since, slower = time.perf_counter(), math.inf, 0, 1.0
+    best, best_epoch, slowed = math.inf, -1, -1
     kept = _copied(network)
-    # A look at the validation part may cost more than a short epoch; 40 looks are enough to choose from.
+    # A look at the validation part may cost more than a short epoch; 40 are enough to choose from.
     look_every = max(1, epochs // 40)
     for epoch in range(epochs):
-        losses = []
-        for position, windows in enumerate(examples(trained, store, parts["train"], epoch)):
-            network.train()
-            torch.manual_seed(int(draws(training.seed, epoch, position + 1)[-1] >> np.uint64(1)))
-            progress = (epoch + position / epoch_updates) / epochs
-            rate = slower * (training.learning_rate or 1e-3) * schedule(training.schedule, progress)
-            state = None
-            for batch, targets in windows:
-                loss, state = _loss(trained, batch, targets, state)
-                if loss is None:
-                    continue
-                if not math.isfinite(float(loss.detach())):
-                    raise TrainingError(
-                        _not_finite(float(loss.detach()), epoch, rate, batch, folder)
-                    )
-                _step(optimizer, network, loss, rate, training.clip)
-                losses.append(float(loss.detach()))
-                yield Update(epoch, losses[-1], progress)
+        losses, rate = [], 0.0
+        for update in course.updates(epoch):
+            losses.append(update.loss)
+            rate = update.learning_rate
+            yield update
+        if not losses:
+            got, fix = "none in the training part", "correct the target column"
+            raise DataError(sequences.origin, "targets to learn from", got, fix)
         if (epoch + 1) % look_every and epoch + 1 < epochs:
             continue
-        valid = mean_loss(trained, store, parts["valid"])
-        better = valid is None or valid < best
-        since = 0 if better else since + look_every
+        train_loss, valid = float(np.mean(losses)), course.valid_loss(epoch)
+        score = train_loss if valid is None else valid
+        better = score < best
         if better:
-            best, kept = valid if valid is not None else best, _copied(network)
-        yield Epoch(epoch, float(np.mean(losses)), valid, rate, time.perf_counter() - began, better)
-        if (
-            training.schedule == "plateau"
-            and since
-            and since % max(1, (training.patience or 10) // 2) == 0
-        ):
-            slower /= 2
-        if training.patience is not None and since >= training.patience:
+            best, best_epoch = score, epoch
+        if better or valid is None:
+            kept = _copied(network)
+        seconds = time.perf_counter() - began
+        yield Epoch(epoch, train_loss, valid, rate, seconds, better or valid is None)
+        if training.schedule == "plateau" and epoch - max(best_epoch, slowed) >= course.plateau:
+            course.slower, slowed = course.slower / 2, epoch
+        if training.patience is not None and epoch - best_epoch >= training.patience:
             break
     network.load_state_dict(kept)
+    network.eval()
     return trained
 
 
+class _Course:
+    """A training under way: the optimiser, and how the learning rate goes.
+
+    Attributes:
+        slower: the factor by which a plateau has lowered the learning rate.
+        plateau: epochs without a better loss after which it is halved.
+    """
+
+    def __init__(
+        self, trained: Trained, store: Store, parts: dict[str, Part], folder: Path | None
+    ) -> None:
+        self.trained, self.store, self.folder = trained, store, folder
+        self.training = trained.declaration.training
+        self.optimizer = optimizer_of(trained.network, self.training)
+        self.epochs = self.training.epochs or 1
+        self.slower = 1.0
+        self.plateau = max(1, (self.training.patience or 10) // 2)
+        self._train, self._valid = parts["train"], parts["valid"]
+
+    def updates(self, epoch: int) -> Iterator[Update]:
+        """The updates of an epoch; a window with nothing to learn from makes none."""
+        batches = list(examples(self.trained, self.store, self._train, epoch))
+        total, done = sum(map(len, batches)), 0
+        for position, windows in enumerate(batches):
+            state = None
+            for index, window in enumerate(windows):
+                batch, targets = window()
+                progress = (epoch + done / total) / self.epochs
+                rate = self.slower * rate_at(self.training, progress)
+                done += 1
+                with _random_from(self.training.seed, epoch, position, index):
+                    loss, state = self._update(batch, targets, state, rate)
+                if loss is None:
+                    continue
+                if not math.isfinite(loss):
+                    raise TrainingError(_not_finite(loss, epoch, rate, batch, self.folder))
+                yield Update(epoch, loss, rate, progress)
+
+    def _update(
+        self, batch: Batch, targets: dict[str, Any], state: NetworkState | None, rate: float
+    ) -> tuple[float | None, NetworkState | None]:
+        """One step of the optimiser, unless the loss is not finite; the loss and the new state."""
+        self.trained.network.train()
+        loss, state = loss_of(self.trained, batch, targets, state)
+        if loss is None:
+            return None, state
+        value = float(loss.detach())
+        if math.isfinite(value):
+            _step(self.optimizer, self.trained.network, loss, rate, self.training.clip)
+        return value, state
+
+    def valid_loss(self, epoch: int) -> float | None:
+        """The loss on the validation part; None where there is nothing to score.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        loss = mean_loss(self.trained, self.store, self._valid)
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingError(
+                f"validation: expected a finite loss, got {loss} in epoch {epoch + 1};"
+                " try a smaller learning_rate, or look for extreme inputs in the validation part"
+            )
+        return loss
+
+
 def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences, dict[str, Part]]:
-    """Everything before the first update: fields and tasks fitted on the training part, and a fresh network."""
+    """Everything before the first update: fields and tasks fitted on the training part, and a fresh
+    network.
+    """
     columns, time = table.frame.columns, declaration.data.time
     fields = fields_of(declaration, columns, table.origin)
-    sequences = build(table, declaration, fields, tasks_of(declaration, columns, table.origin))
+    tasks = tasks_of(declaration, columns, table.origin)
+    sequences = build(table, declaration, fields, tasks)
+    declaration = with_split(declaration, sequences, tasks.values())
     parts = split(sequences, declaration.data.split, declaration.training.seed)
+    refuse_short(parts, tasks.values(), table.origin)
     known = parts["train"].of(sequences)
     clock = Clock.of(table.frame, time, known)
     declaration = completed(declaration, known, clock)
@@ -164,9 +247,24 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
             field.unit = clock.step
     for task in tasks.values():
         task.fit(known, fields)
-    torch.manual_seed(declaration.training.seed)
-    network = Network(fields, tasks, declaration)
+    with _random_from(declaration.training.seed):
+        network = Network(fields, tasks, declaration)
     return Trained(declaration, fields, tasks, network, clock), sequences, parts
+
+
+@contextmanager
+def _random_from(seed: int, *place: int) -> Iterator[None]:
+    """Torch's random numbers as a function of the seed and a place in training, then as before."""
+    for number in place:
+        seed = int(draws(seed, number, 1)[0])
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed & (2**63 - 1))
+        yield
+
+
+def rate_at(training: Training, progress: float) -> float:
+    """The learning rate at `progress` (0 to 1) of the training."""
+    return (training.learning_rate or 1e-3) * schedule(training.schedule, progress)
 
 
 def schedule(name: str, progress: float) -> float:
@@ -183,30 +281,23 @@ def schedule(name: str, progress: float) -> float:
     return 1.0
 
 
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    "nesterov": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+"""What makes each optimiser of the declaration; ``sgd`` on ``batch: all`` is gradient descent."""
+
+
 def optimizer_of(network: Network, training: Training) -> torch.optim.Optimizer:
-    """The optimiser that the declaration names; gradient descent is ``sgd``, on the full batch with ``batch: all``."""
-    parameters, rate, decay = (
-        list(network.parameters()),
-        training.learning_rate or 1e-3,
-        training.weight_decay,
-    )
-    match training.optimizer:
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, weight_decay=decay)
-        case "momentum":
-            return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9)
-        case "nesterov":
-            return torch.optim.SGD(
-                parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True
-            )
-        case "rmsprop":
-            return torch.optim.RMSprop(parameters, lr=rate, weight_decay=decay)
-        case "adagrad":
-            return torch.optim.Adagrad(parameters, lr=rate, weight_decay=decay)
-        case "adam":
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    """The optimiser that the declaration names."""
+    make = OPTIMIZERS[training.optimizer]
+    rate, decay = training.learning_rate or 1e-3, training.weight_decay
+    return make(network.parameters(), lr=rate, weight_decay=decay)
 
 
 def _step(
@@ -223,46 +314,50 @@ def _step(
     optimizer.step()
 
 
-def examples(trained: Trained, store: Store, part: Part, epoch: int) -> Iterator[Iterator[Window]]:
-    """The batches of an epoch, each as the windows of truncated back-propagation through it (one, if not truncated)."""
+def examples(
+    trained: Trained, store: Store, part: Part, epoch: int
+) -> Iterator[list[Callable[[], Window]]]:
+    """The batches of an epoch, each as what makes its windows: those of truncated back-propagation,
+    which go on from each other, or one.
+    """
     training = trained.declaration.training
     pieces, stop = tiles(part, training.window, training.seed, epoch)
     size = None if training.batch == "all" else training.batch
     for chosen in batches(len(pieces), size, training.seed, epoch):
+        ours = trained, store, pieces[chosen], stop[chosen]
         if trained.forecasts:
-            yield iter([_segments(trained, store, pieces[chosen], stop[chosen])])
+            yield [partial(_segments, *ours)]
         else:
-            yield _windows(trained, store, pieces[chosen], training.truncate)
+            longest = max(1, int(pieces.length[chosen].max()))
+            steps = training.truncate or longest
+            yield [partial(_window, *ours, begin, steps) for begin in range(0, longest, steps)]
 
 
-def _windows(
-    trained: Trained, store: Store, pieces: Pieces, truncate: int | None
-) -> Iterator[Window]:
-    longest = int(pieces.length.max(initial=0))
-    size = truncate or max(1, longest)
-    for begin in range(0, max(1, longest), size):
-        skipped = np.minimum(begin, pieces.length)
-        window = Pieces(
-            pieces.row, pieces.start + skipped, np.minimum(pieces.length - skipped, size)
-        )
-        at = np.arange(int(window.length.sum()))
-        targets = store.targets_at(window, at, window.start + window.length)
-        # A sequence answers at its end once, in the window where it ends.
-        going = (skipped + window.length < pieces.length) | ((window.length == 0) & (begin > 0))
-        for name, task in trained.tasks.items():
-            if not task.every:
-                targets[name] = _without(targets[name], torch.from_numpy(going))
-        yield store.batch(window, at), targets
-
-
-def _without(target: Tensor, gone: Tensor) -> Tensor:
-    """`target` with nothing to learn in the rows `gone`."""
-    nothing = torch.nan if target.is_floating_point() else -1
-    return torch.where(gone.view(-1, *[1] * (target.ndim - 1)), nothing, target)
+def _window(
+    trained: Trained,
+    store: Store,
+    pieces: Pieces,
+    stop: NDArray[np.int64],
+    begin: int,
+    size: int,
+) -> Window:
+    """Steps ``begin .. begin + size - 1`` of every piece that has them."""
+    skipped = np.minimum(begin, pieces.length)
+    window = Pieces(pieces.row, pieces.start + skipped, np.minimum(pieces.length - skipped, size))
+    at = np.arange(int(window.length.sum()))
+    targets: dict[str, Any] = dict(store.targets_at(window, at, stop))
+    # A sequence answers at its end once, in the window where it ends.
+    going = (skipped + window.length < pieces.length) | ((window.length == 0) & (begin > 0))
+    for name, task in trained.tasks.items():
+        if not task.every:
+            targets[name] = without(targets[name], torch.from_numpy(going))
+    return store.batch(window, at), targets
 
 
 def _segments(trained: Trained, store: Store, pieces: Pieces, stop: NDArray[np.int64]) -> Window:
-    """Windows of a forecast: one chain of segments through each piece, which may look back before it."""
+    """The window of a forecast: a chain of segments through each piece, which may look back before
+    the piece starts.
+    """
     spec = trained.declaration.model
     before = np.minimum(pieces.start, spec.lookback or 1)
     longer = Pieces(pieces.row, pieces.start - before, pieces.length + before)
@@ -272,13 +367,15 @@ def _segments(trained: Trained, store: Store, pieces: Pieces, stop: NDArray[np.i
     ]
     first = np.cumsum(longer.length) - longer.length
     at = np.concatenate([offset + end for offset, end in zip(first, ends, strict=True)])
-    return store.batch(longer, at), store.targets_at(longer, at, stop)
+    return store.batch(longer, at), dict(store.targets_at(longer, at, stop))
 
 
-def _loss(
-    trained: Trained, batch: Batch, targets: dict[str, Tensor], state: NetworkState | None
+def loss_of(
+    trained: Trained, batch: Batch, targets: dict[str, Any], state: NetworkState | None
 ) -> tuple[Tensor | None, NetworkState | None]:
-    """The sum over the tasks of their mean loss (None with nothing to learn from), and the state, cut from its past."""
+    """The sum over the tasks of the mean loss of their observed targets (None with nothing to learn
+    from), and the state, cut from its past.
+    """
     if trained.forecasts:
         outputs = trained.network.windows(batch)
     else:
@@ -290,7 +387,9 @@ def _loss(
 
 
 def mean_loss(trained: Trained, store: Store, part: Part) -> float | None:
-    """The loss on a part: per task the mean over its observed targets, summed; None where there are none."""
+    """The loss on a part: the sum over the tasks of the mean loss of their observed targets; None
+    where there are none.
+    """
     first, stop = trained.origins(part)
     scored = np.flatnonzero(stop > first)
     if not len(scored):
@@ -299,7 +398,8 @@ def mean_loss(trained: Trained, store: Store, part: Part) -> float | None:
     outputs = trained.outputs(store, rows, first, stop)
     targets = trained.targets(store, rows, first, stop, part.stop[scored])
     losses = [task.losses(outputs[name], targets[name]) for name, task in trained.tasks.items()]
-    return sum(float(loss.double().mean()) for loss in losses if loss.numel())
+    means = [float(loss.double().mean()) for loss in losses if loss.numel()]
+    return sum(means) if means else None
 
 
 def _copied(network: Network) -> dict[str, Tensor]:
@@ -309,22 +409,19 @@ def _copied(network: Network) -> dict[str, Tensor]:
 def _not_finite(loss: float, epoch: int, rate: float, batch: Batch, folder: Path | None) -> str:
     """The message, after the batch was saved."""
     tensors = {f"inputs.{name}": value for name, value in batch.inputs.items()}
-    tensors |= {f"series.{name}": value for name, value in batch.series.items()} | {
-        "lengths": batch.lengths
-    }
-    largest = max(
-        (float(v.double().abs().nan_to_num(0).max()) for v in tensors.values() if v.numel()),
-        default=0.0,
-    )
+    tensors |= {f"static.{name}": value for name, value in batch.static.items()}
+    tensors |= {f"series.{name}": value for name, value in batch.series.items()}
+    sizes = [v.double().abs().nan_to_num(0) for v in tensors.values() if v.numel()]
+    largest = max((float(size.max()) for size in sizes), default=0.0)
     saved = ""
     if folder is not None:
+        path = folder / BAD_BATCH
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: value.contiguous() for name, value in tensors.items()},
-            folder / "bad_batch.safetensors",
-        )
-        saved = f"; its batch is in {folder / 'bad_batch.safetensors'}"
+        tensors["lengths"] = batch.lengths
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        saved = f"; its batch is in {path}"
     return (
-        f"training: expected a finite loss, got {loss} in epoch {epoch + 1}{saved}; try a smaller learning_rate (it was"
-        f" {rate:.3g}), a smaller clip.norm, or look for extreme inputs (the largest encoded value is {largest:.3g})"
+        f"training: expected a finite loss, got {loss} in epoch {epoch + 1}{saved};"
+        f" try a smaller learning_rate (it was {rate:.3g}), a smaller clip.norm,"
+        f" or look for extreme inputs (the largest encoded value is {largest:.3g})"
     )

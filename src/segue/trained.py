@@ -1,4 +1,4 @@
-"""`Trained`: a declaration with everything that was learnt from data, and its outputs on any data."""
+"""`Trained`: a declaration with all that was learnt from data, and its outputs on any data."""
 
 from __future__ import annotations
 
@@ -16,24 +16,31 @@ from segue.data.build import build
 from segue.data.read import ReadOptions, Table, read
 from segue.data.store import Pieces, Store
 from segue.fields import Field
-from segue.model import Network, NetworkState, known_ahead
+from segue.model import Network, known_ahead
 from segue.schema import Declaration
 from segue.sequences import Part, Sequences, spans
 from segue.tasks import Task
 
-CHUNK = 16_384
-"""Steps that go through the network at once when nothing is learnt; bounds the memory, never changes an answer."""
+CHUNK = 2**22
+"""Numbers that the network may make at once when nothing is learnt: this bounds the memory (to some
+hundreds of megabytes), and never changes an answer.
+"""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A declaration, the fitted fields and tasks, and the network."""
+    """A declaration, the fitted fields and tasks, and the network.
+
+    Attributes:
+        chunk: numbers that go through the network at once, see `CHUNK`.
+    """
 
     declaration: Declaration
     fields: dict[str, Field]
     tasks: dict[str, Task]
     network: Network
     clock: Clock
+    chunk: int = CHUNK
 
     @property
     def forecasts(self) -> bool:
@@ -64,7 +71,8 @@ class Trained:
     def origins(self, part: Part) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First and past-the-last step of each span from which outputs are scored.
 
-        A forecast belongs to the part that owns all of its S target steps, so its origins start one step early.
+        A forecast belongs to the part that owns all of its S target steps, so its origins start one
+        step early.
         """
         if not self.forecasts:
             return part.start, part.stop
@@ -81,40 +89,51 @@ class Trained:
         """Raw outputs with the state carried from the start of each sequence.
 
         Args:
-            rows: P sequences of the store.
-            first, stop: outputs are wanted at steps ``first[p] .. stop[p] - 1``; tasks at the end answer at
-                ``stop[p] - 1``.
+            rows: P sequences of the store, at least one.
+            first, stop: outputs are wanted at steps ``first[p] .. stop[p] - 1``; tasks at the end
+                answer at ``stop[p] - 1``.
 
         Returns:
-            by task: ``[M, ...]``, all wanted steps of the first span, then of the next; at the end ``[P, ...]``.
+            by task: ``[M, ...]``, all wanted steps of the first span, then of the next; at the end
+            ``[P, ...]``.
         """
         self.network.eval()
-        found: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
-        for group in _groups(stop):
-            places: list[NDArray[np.int64]] = []
-            ended: list[NDArray[np.int64]] = []
-            parts: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
-            state = None
-            for start, length in self._chunks(stop[group]):
-                pieces = Pieces(rows[group], start, length)
-                low = np.clip(first[group] - start, 0, length)
-                wanted = length - low
-                at = spans(np.cumsum(length) - length + low, wanted)
-                output, state = self.network.unroll(store.batch(pieces, at), state)
-                owner = np.repeat(np.arange(len(group)), wanted)
-                places.append(owner * (int(stop.max()) + 1) + spans(start + low, wanted))
-                done = np.flatnonzero(
-                    (start + length == stop[group]) & (length > 0)
-                    | (stop[group] == 0) & (start == 0)
-                )
-                ended.append(done)
-                for name, task in self.tasks.items():
-                    parts[name].append(output[name] if task.every else output[name][done])
-            step_order = torch.from_numpy(np.argsort(np.concatenate(places), kind="stable"))
-            end_order = torch.from_numpy(np.argsort(np.concatenate(ended), kind="stable"))
+        groups = [
+            self._group_outputs(store, rows[group], first[group], stop[group])
+            for group in self._groups(stop)
+        ]
+        return {name: torch.cat([group[name] for group in groups]) for name in self.tasks}
+
+    def _group_outputs(
+        self,
+        store: Store,
+        rows: NDArray[np.int64],
+        first: NDArray[np.int64],
+        stop: NDArray[np.int64],
+    ) -> dict[str, Tensor]:
+        """`outputs` of spans that go through time together, chunk by chunk."""
+        # Where each output belongs: a number that rises with the span, then with the step.
+        places: list[NDArray[np.int64]] = []
+        ended: list[NDArray[np.int64]] = []
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
+        state = None
+        for start, length in self._chunks(stop):
+            low = np.clip(first - start, 0, length)
+            wanted = length - low
+            at = spans(np.cumsum(length) - wanted, wanted)
+            output, state = self.network.unroll(store.batch(Pieces(rows, start, length), at), state)
+            places.append(
+                np.repeat(np.arange(len(rows)), wanted) * stop.max() + spans(start + low, wanted)
+            )
+            # A span without steps ends, before it begins, in the first chunk.
+            ends = (length > 0) & (start + length == stop) | (stop == 0) & (len(ended) == 0)
+            ended.append(np.flatnonzero(ends))
             for name, task in self.tasks.items():
-                found[name].append(torch.cat(parts[name])[step_order if task.every else end_order])
-        return {name: torch.cat(parts) for name, parts in found.items()}
+                parts[name].append(output[name] if task.every else output[name][ended[-1]])
+        order = {every: _order(places if every else ended) for every in (True, False)}
+        return {
+            name: torch.cat(parts[name])[order[task.every]] for name, task in self.tasks.items()
+        }
 
     def targets(
         self,
@@ -123,35 +142,45 @@ class Trained:
         first: NDArray[np.int64],
         stop: NDArray[np.int64],
         limit: NDArray[np.int64],
-    ) -> dict[str, Tensor]:
-        """The targets of `outputs` with the same arguments; `limit` is where each span's part stops."""
+    ) -> dict[str, Any]:
+        """The targets of `outputs` with the same arguments: tensors, or the `Future` of a forecast.
+
+        Args:
+            limit: the step of each span from which on nothing may be used: where its part stops.
+        """
         pieces = Pieces(rows, first, stop - first)
-        return store.targets_at(pieces, np.arange(int((stop - first).sum())), limit)
+        at = np.arange(int((stop - first).sum()))
+        return dict(store.targets_at(pieces, at, limit, since=np.zeros_like(rows)))
+
+    def _groups(self, stop: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Spans, in their order, that together have about as many steps as go through at once."""
+        number = np.cumsum(stop) // self._steps_at_once
+        return [np.flatnonzero(number == group) for group in np.unique(number)]
 
     def _chunks(
         self, stop: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Start and length of the chunks of a group of spans; one chunk where the network reads backwards."""
-        longest = int(stop.max(initial=0))
-        size = max(1, CHUNK // max(1, len(stop))) if self.network.causal else max(1, longest)
-        for begin in range(0, max(1, longest), size):
+        """Start and length of the chunks of a group of spans; one chunk if it is read backwards."""
+        longest, begin = int(stop.max()), 0
+        while begin < longest or begin == 0:
+            running = max(1, int((stop > begin).sum()))
+            size = max(1, self._steps_at_once // running) if self.network.causal else longest
             start = np.minimum(begin, stop)
-            yield start, np.minimum(begin + size, stop) - start
+            yield start, np.minimum(stop - start, size)
+            begin += max(1, size)
 
-    @torch.no_grad()
-    def state_after(self, store: Store) -> NetworkState:
-        """The state of every sequence of the store after its last step."""
-        self.network.eval()
-        state = self.network.initial_state(len(store.lengths))
-        rows = np.arange(len(store.lengths))
-        for start, length in self._chunks(store.lengths):
-            nowhere = np.zeros(0, np.int64)
-            _, state = self.network.unroll(store.batch(Pieces(rows, start, length), nowhere), state)
-        return state
+    @property
+    def _steps_at_once(self) -> int:
+        return max(1, self.chunk // self.network.numbers_per_step)
+
+
+def _order(places: list[NDArray[np.int64]]) -> Tensor:
+    """The order that sorts the chunks' places, which are all different."""
+    return torch.from_numpy(np.argsort(np.concatenate(places)))
 
 
 def read_options(declaration: Declaration) -> ReadOptions:
-    """How the declaration says to read files; categories stay text, so that a code such as 007 keeps its zeros."""
+    """How the declaration says to read files; categories stay text, so that 007 keeps its zeros."""
     data = declaration.data
     categories = (name for name, spec in declaration.inputs.items() if spec.kind == "category")
     return ReadOptions(
@@ -163,10 +192,3 @@ def read_options(declaration: Declaration) -> ReadOptions:
         missing=data.missing,
         text_columns=(*data.text_columns, *categories),
     )
-
-
-def _groups(stop: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Spans in groups whose steps do not exceed `CHUNK` by more than one span."""
-    group = np.cumsum(stop) // CHUNK
-    for number in np.unique(group):
-        yield np.flatnonzero(group == number)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,6 +23,9 @@ ONLY = "0"
 """The key of the one sequence where no key is declared."""
 
 
+# Columns ------------------------------------------------------------------------------------------
+
+
 def match(name: str, columns: Iterable[str], where: str, origin: str) -> tuple[str, ...]:
     """The columns that a name or a pattern such as ``sensor_*`` stands for.
 
@@ -31,61 +35,123 @@ def match(name: str, columns: Iterable[str], where: str, origin: str) -> tuple[s
     known = list(columns)
     if name in known:
         return (name,)
-    found = (
-        tuple(column for column in known if fnmatchcase(column, name))
-        if set(name) & set("*?[")
-        else ()
+    found = tuple(
+        column for column in known if set(name) & set("*?[") and fnmatchcase(column, name)
     )
     if not found:
         near = difflib.get_close_matches(name, known, n=1)
         fix = f"did you mean {near[0]!r}?" if near else "correct the name"
-        shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-        raise SpecError(f"{where}.{name}", f"a column of {origin} ({shown})", "no such column", fix)
+        expected = f"a column of {origin} ({_shown(known)})"
+        raise SpecError(f"{where}.{name}", expected, "no such column", fix)
     return found
 
 
 def fields_of(declaration: Declaration, columns: Iterable[str], origin: str) -> dict[str, Field]:
-    """A field, not yet fitted, for every declared input; a pattern leaves out the columns declared on their own."""
-    reserved = {declaration.data.key, *declaration.outputs, declaration.data.time} - set(
-        declaration.inputs
-    )
+    """A field, not yet fitted, for every declared input.
+
+    A pattern leaves out the columns that are declared on their own, the key, the time and the
+    targets.
+
+    Raises:
+        SpecError: a column that is not there, a target among the inputs, or a kind that does not
+            fit.
+    """
+    known = list(columns)
+    targets = {
+        column: spec
+        for name, spec in declaration.outputs.items()
+        for column in match(name, known, "outputs", origin)
+    }
     fields: dict[str, Field] = {}
     for name, spec in declaration.inputs.items():
-        matched = match(name, columns, "inputs", origin)
-        own = tuple(
-            column
-            for column in matched
-            if column == name or column not in reserved | set(declaration.inputs)
+        kind, where = KINDS[spec.kind], f"inputs.{name}"
+        own = _own(
+            name, known, "inputs", declaration.inputs, {*targets, *_frame_of(declaration)}, origin
         )
-        fields[name] = KINDS[spec.kind](name, own, spec)
+        _refuse_many(kind.several, own, f"{where}.kind", f"one column for kind {spec.kind}")
+        if name in targets and not targets[name].reads_itself:
+            got, fix = f"the target of {targets[name].task}", "remove it from the inputs"
+            raise SpecError(where, "a column that is not to be predicted", got, fix)
+        if declaration.data.rows == "steps" and not kind.long:
+            got, fix = (
+                f"{spec.kind} where rows are steps",
+                "declare kind category, or rows: examples",
+            )
+            raise SpecError(f"{where}.kind", "a kind with a value per row", got, fix)
+        fields[name] = kind(name, own, spec)
     return fields
 
 
 def tasks_of(declaration: Declaration, columns: Iterable[str], origin: str) -> dict[str, Task]:
     """A task, not yet fitted, for every declared output.
 
+    A pattern leaves out the columns that are declared on their own, the key and the time.
+
     Raises:
         SpecError: a column that is not there, or a forecast beside other tasks or another horizon.
     """
+    known = list(columns)
     tasks: dict[str, Task] = {}
     for name, spec in declaration.outputs.items():
-        tasks[name] = TASKS[spec.task](name, match(name, columns, "outputs", origin), spec)
+        task = TASKS[spec.task]
+        own = _own(name, known, "outputs", declaration.outputs, _frame_of(declaration), origin)
+        _refuse_many(task.several, own, f"outputs.{name}.task", f"one column for task {spec.task}")
+        tasks[name] = task(name, own, spec)
     horizons = {getattr(task, "horizon", None) for task in tasks.values()}
     if len(horizons) > 1:
         got = ", ".join(f"{name} ({spec.task})" for name, spec in declaration.outputs.items())
-        raise SpecError(
-            "outputs", "forecasts of one horizon, or no forecast", got, "declare two models"
-        )
+        expected = "forecasts of one horizon, or no forecast"
+        raise SpecError("outputs", expected, got, "declare two models")
     return tasks
+
+
+def _own(
+    name: str,
+    columns: list[str],
+    section: str,
+    declared: Mapping[str, Any],
+    taken: set[str],
+    origin: str,
+) -> tuple[str, ...]:
+    """What `name` stands for: itself, or what its pattern matches and nothing else claims."""
+    found = match(name, columns, section, origin)
+    own = tuple(column for column in found if column == name or column not in {*declared, *taken})
+    if not own:
+        got = f"only {_shown(found)}, which have another use"
+        raise SpecError(f"{section}.{name}", "columns for this pattern", got, "remove the pattern")
+    return own
+
+
+def _frame_of(declaration: Declaration) -> set[str]:
+    """The columns that say where rows belong."""
+    data = declaration.data
+    return {column for column in (data.key, data.time, data.split.column) if column is not None}
+
+
+def _refuse_many(several: bool, columns: tuple[str, ...], where: str, expected: str) -> None:
+    if len(columns) > 1 and not several:
+        raise SpecError(where, expected, _shown(columns), "declare each column on its own")
+
+
+def _shown(columns: Iterable[str]) -> str:
+    names = list(columns)
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+
+
+# Sequences ----------------------------------------------------------------------------------------
 
 
 def build(
     table: Table, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]
 ) -> Sequences:
-    """The sequences of `table`. Target columns that the table lacks are left out: prediction does not need them.
+    """The sequences of `table`.
+
+    Where rows are steps, a key's target at the end is that of its last row. Target columns that the
+    table lacks are left out: prediction does not need them.
 
     Raises:
-        DataError: a missing column, unsorted or duplicate times within a key, lists of unequal length in an example.
+        DataError: a missing column, unsorted or duplicate times within a key, a static column that
+            changes within a key, lists of unequal length in an example.
     """
     _need_columns(table, declaration, fields, tasks)
     rows = _from_steps if declaration.data.rows == "steps" else _from_examples
@@ -95,19 +161,17 @@ def build(
 def _need_columns(
     table: Table, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]
 ) -> None:
-    data = declaration.data
+    data, present = declaration.data, table.frame.columns
     needed = [column for field in fields.values() for column in field.columns]
     needed += [column for column in (data.key, data.time) if column]
-    present = table.frame.columns
+    for name, task in tasks.items():
+        needed += task.columns if declaration.outputs[name].reads_itself else ()
     for column in needed:
         if column not in present:
             near = difflib.get_close_matches(column, present, n=1)
-            fix = (
-                f"did you mean {near[0]!r}?" if near else "add the column or change the declaration"
-            )
-            raise DataError(
-                table.origin, f"a column {column!r}", f"the columns {', '.join(present[:8])}", fix
-            )
+            fix = f"did you mean {near[0]!r}?" if near else "add it or change the declaration"
+            got = f"the columns {_shown(present)}"
+            raise DataError(table.origin, f"a column {column!r}", got, fix)
     if not table.frame.height:
         raise DataError(table.origin, "at least one row", "none", "give some data")
 
@@ -116,47 +180,45 @@ def _step_and_static(
     frame: pl.DataFrame, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]
 ) -> tuple[list[str], list[str], list[str]]:
     """Columns by step, static input columns, and target columns at the end of a sequence."""
-    static = [
-        c
-        for n, field in fields.items()
-        if declaration.inputs[n].role == "static"
-        for c in field.columns
-    ]
-    steps = [
-        c
-        for n, field in fields.items()
-        if declaration.inputs[n].role != "static"
-        for c in field.columns
-    ]
-    ends = [
-        c for task in tasks.values() if not task.every for c in task.columns if c in frame.columns
-    ]
-    steps += [
-        c for task in tasks.values() if task.every for c in task.columns if c in frame.columns
-    ]
-    split = declaration.data.split.column
-    if split is not None and split in frame.columns:
-        (steps if declaration.data.rows == "steps" else static).append(split)
+    steps: list[str] = []
+    static: list[str] = []
+    ends: list[str] = []
+    for name, field in fields.items():
+        (static if declaration.inputs[name].role == "static" else steps).extend(field.columns)
+    for task in tasks.values():
+        present = [column for column in task.columns if column in frame.columns]
+        (steps if task.every else ends).extend(present)
+    part = declaration.data.split.column
+    if part is not None and part in frame.columns:
+        (steps if declaration.data.rows == "steps" else static).append(part)
     return list(dict.fromkeys(steps)), list(dict.fromkeys(static)), list(dict.fromkeys(ends))
 
 
 def _from_steps(
     table: Table, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]
 ) -> Sequences:
-    data, frame = declaration.data, table.frame
+    data, frame, origin = declaration.data, table.frame, table.origin
     steps, static, ends = _step_and_static(frame, declaration, fields, tasks)
-    columns = [*dict.fromkeys([*steps, *static, *ends, *(c for c in (data.key, data.time) if c)])]
-    frame = frame.select(columns)
-    keys, codes = _key_codes(frame, data.key, table.origin)
+    framing = [column for column in (data.key, data.time) if column]
+    frame = frame.select(list(dict.fromkeys([*steps, *static, *ends, *framing])))
+    keys, codes = _key_codes(frame, data.key, origin)
     if (np.diff(codes) < 0).any():
-        order = np.argsort(codes, kind="stable")
-        frame, codes = frame[order], codes[order]
-    lengths = np.bincount(codes, minlength=len(keys)).astype(np.int64)
-    times = None if data.time is None else _clock(frame[data.time], table.origin)
-    if times is not None:
-        order = _time_order(times, codes, keys, declaration, table.origin)
+        together = np.argsort(codes, kind="stable")
+        frame, codes = frame[together], codes[together]
+        origin = f"{table.origin} (sorted by {data.key})"
+    times = None
+    if data.time is not None:
+        times = _clock(frame[data.time], origin)
+
+        def place(code: int, own: int) -> str:
+            at = f"key {keys[code]!r}, its row" if data.key else "row"
+            return f"{table.origin}: column {data.time!r}, {at} {own + 1}"
+
+        order = _time_order(times, codes, frame[data.time], data.sort, place)
         if order is not None:
             frame, times = frame[order], times[order]
+            origin = f"{table.origin} (sorted by {', '.join(framing)})"
+    lengths = np.bincount(codes, minlength=len(keys)).astype(np.int64)
     last = np.cumsum(lengths) - 1
     _refuse_changing(frame, static, codes, last, keys, table.origin)
     return Sequences(
@@ -166,76 +228,81 @@ def _from_steps(
         static=rows_of(frame.select(list(dict.fromkeys([*static, *ends]))), last),
         times=_counted(lengths) if times is None else times,
         has_time=times is not None,
-        origin=table.origin,
+        origin=origin,
+        keyed=data.key is not None,
     )
 
 
 def _key_codes(
     frame: pl.DataFrame, key: str | None, origin: str
 ) -> tuple[pl.Series, NDArray[np.int64]]:
-    """The keys in order of first appearance, and the position of each row's key among them."""
+    """The keys in order of first appearance, and the place of each row's key among them."""
     if key is None:
         return pl.Series("key", [ONLY]), np.zeros(frame.height, np.int64)
-    if frame[key].null_count():
-        row = int(frame[key].is_null().arg_max() or 0)
-        raise DataError(
-            f"{origin}: column {key!r}, row {row + 1}", "a key", "an empty cell", "fill it in"
-        )
+    _refuse_no_key(frame[key], origin)
     keys = frame[key].unique(maintain_order=True)
     position = pl.DataFrame({key: keys, "code": np.arange(len(keys))})
     codes = frame.select(key).join(position, on=key, how="left", maintain_order="left")["code"]
     return keys.alias("key"), codes.to_numpy()
 
 
-def _clock(series: pl.Series, origin: str) -> NDArray[np.float64]:
-    """Times as numbers: seconds for dates, else the values."""
-    if series.dtype.is_temporal():
-        return seconds(series, origin)
-    if not series.dtype.is_numeric() or series.null_count():
-        got = f"{series.dtype} with {series.null_count()} empty cells"
-        raise DataError(
-            f"{origin}: column {series.name!r}",
-            "dates or numbers as time",
-            got,
-            "correct the column",
-        )
-    values: NDArray[np.float64] = series.cast(pl.Float64).to_numpy()
-    return values
+def _refuse_no_key(keys: pl.Series, origin: str) -> None:
+    if keys.null_count():
+        row = int(keys.is_null().arg_max() or 0)
+        where = f"{origin}: column {keys.name!r}, row {row + 1}"
+        raise DataError(where, "a key", "an empty cell", "fill it in")
 
 
 def _time_order(
     times: NDArray[np.float64],
     codes: NDArray[np.int64],
-    keys: pl.Series,
-    declaration: Declaration,
-    origin: str,
+    clock: pl.Series,
+    sort: bool,
+    place: Callable[[int, int], str],
 ) -> NDArray[np.int64] | None:
-    """The order that sorts rows by time within each key; None where they are sorted already."""
+    """The order that sorts rows by time within each key; None where they are sorted already.
+
+    Args:
+        times, clock: when each row is, as numbers and as the user's values.
+        codes: the place of each row's key among the keys, rising.
+        sort: whether unsorted rows are put in order; otherwise they are an error.
+        place: what to call a row, from its key's place and its own place within the key.
+    """
     same = codes[1:] == codes[:-1]
-    back = same & (times[1:] < times[:-1])
+    back = np.flatnonzero(same & (times[1:] < times[:-1])) + 1
     order = None
-    where = f"{origin}: column {declaration.data.time!r}"
-    if back.any():
-        if not declaration.data.sort:
-            row = int(back.argmax()) + 1
-            raise DataError(
-                f"{where}, key {keys[int(codes[row])]!r}",
-                "times that rise within a key",
-                f"a step back at its row {row - int((codes < codes[row]).sum()) + 1}",
-                "sort the rows or declare `data: {sort: true}`",
-            )
+    if len(back):
+        if not sort:
+            row = int(back[0])
+            where = place(int(codes[row]), row - int((codes < codes[row]).sum()))
+            got = f"{clock[row]} after {clock[row - 1]}"
+            fix = "sort the rows or declare `data: {sort: true}`"
+            raise DataError(where, "times that rise within a key", got, fix)
         order = np.lexsort((times, codes))
-        times = times[order]
-    twice = same & (times[1:] == times[:-1])
-    if twice.any():
-        row = int(twice.argmax()) + 1
-        raise DataError(
-            f"{where}, key {keys[int(codes[row])]!r}",
-            "one row per time within a key",
-            f"{int(twice.sum())} repeated times, the first at its row {row - int((codes < codes[row]).sum()) + 1}",
-            "declare the column that tells these rows apart as `data: {key: ...}`, or remove the repeats",
-        )
+        times, clock = times[order], clock[order]
+    twice = np.flatnonzero(same & (times[1:] == times[:-1])) + 1
+    if len(twice):
+        row = int(twice[0])
+        where = place(int(codes[row]), row - int((codes < codes[row]).sum()))
+        got = f"{clock[row]} twice" + (f", and {len(twice) - 1} more" if len(twice) > 1 else "")
+        fix = "remove it, or declare the column that tells such rows apart as `data: {key: ...}`"
+        raise DataError(where, "one row per time within a key", got, fix)
     return order
+
+
+def _clock(series: pl.Series, origin: str) -> NDArray[np.float64]:
+    """Times as numbers: seconds for dates, else the values."""
+    if series.dtype.is_temporal():
+        return seconds(series, origin)
+    where = f"{origin}: column {series.name!r}"
+    if not series.dtype.is_numeric():
+        got = f"{series.dtype} such as {series.drop_nulls().head(1).to_list()}"
+        raise DataError(where, "dates or numbers as time", got, "correct the column")
+    if series.null_count():
+        row = int(series.is_null().arg_max() or 0)
+        raise DataError(f"{where}, row {row + 1}", "a time", "an empty cell", "fill it in")
+    values: NDArray[np.float64] = series.cast(pl.Float64).to_numpy()
+    return values
 
 
 def _refuse_changing(
@@ -249,80 +316,83 @@ def _refuse_changing(
     for column in static:
         differs = frame[column].ne_missing(frame[column][last[codes]]).to_numpy()
         if differs.any():
-            key = keys[int(codes[int(differs.argmax())])]
-            raise DataError(
-                f"{origin}: column {column!r}, key {key!r}",
-                "one value per key (its role is static)",
-                "a value that changes",
-                f"declare `inputs.{column}: {{role: step}}`",
-            )
+            row = int(differs.argmax())
+            where = f"{origin}: column {column!r}, key {keys[int(codes[row])]!r}"
+            got = f"{frame[column][row]!r} and {frame[column][int(last[codes[row]])]!r}"
+            fix = f"declare `inputs.{column}: {{role: step}}`"
+            raise DataError(where, "one value per key (its role is static)", got, fix)
 
 
 def _from_examples(
     table: Table, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]
 ) -> Sequences:
-    data, frame = declaration.data, table.frame
+    data, frame, origin = declaration.data, table.frame, table.origin
     steps, static, ends = _step_and_static(frame, declaration, fields, tasks)
-    series = [_steps_of(frame[column], table.origin) for column in steps]
-    lengths = _common_lengths(frame, series, table.origin)
-    timed = None if data.time is None else _steps_of(frame[data.time], table.origin)
-    keys = (
-        pl.Series("key", np.arange(frame.height))
-        if data.key is None
-        else frame[data.key].alias("key")
-    )
-    if keys.n_unique() < len(keys):
-        twice = keys.filter(keys.is_duplicated())[0]
-        raise DataError(
-            f"{table.origin}: column {data.key!r}",
-            "one row per key",
-            f"{twice!r} twice",
-            "make keys unique",
-        )
-    flat = [values.filter(values.list.len() > 0).explode() for values in series]
+    timed = [data.time] if data.time else []
+    series = [_steps_of(frame[column], origin) for column in dict.fromkeys([*steps, *timed])]
+    lengths = _common_lengths(series, origin)
+    flat = pl.DataFrame([values.filter(values.list.len() > 0).explode() for values in series])
+    keys, times = _example_keys(frame, data.key, origin), None
+    if data.time is not None:
+        times = _clock(flat[data.time], origin)
+
+        def place(code: int, own: int) -> str:
+            at = f"key {keys[code]!r}" if data.key else f"row {code + 1}"
+            return f"{origin}: column {data.time!r}, {at}, step {own + 1}"
+
+        codes = np.repeat(np.arange(len(lengths)), lengths)
+        order = _time_order(times, codes, flat[data.time], data.sort, place)
+        if order is not None:
+            flat, times = flat[order], times[order]
     return Sequences(
-        steps=pl.DataFrame(flat),
+        steps=flat.select(steps),
         lengths=lengths,
         keys=keys,
         static=frame.select(list(dict.fromkeys([*static, *ends]))),
-        times=_counted(lengths) if timed is None else _clock(timed.explode(), table.origin),
-        has_time=timed is not None,
-        origin=table.origin,
+        times=_counted(lengths) if times is None else times,
+        has_time=times is not None,
+        origin=origin,
+        keyed=data.key is not None,
     )
+
+
+def _example_keys(frame: pl.DataFrame, key: str | None, origin: str) -> pl.Series:
+    """The key of every row; its number where there is none."""
+    if key is None:
+        return pl.Series("key", np.arange(frame.height))
+    _refuse_no_key(frame[key], origin)
+    twice = frame[key].filter(frame[key].is_duplicated())
+    if len(twice):
+        where, got = f"{origin}: column {key!r}", f"{twice[0]!r} twice"
+        raise DataError(where, "one row per key", got, "make keys unique")
+    return frame[key].alias("key")
 
 
 def _steps_of(series: pl.Series, origin: str) -> pl.Series:
-    """A column whose cells hold sequences as a column of lists; a text is the list of its characters."""
+    """A column whose cells hold sequences as lists; a text is the list of its characters."""
     if series.dtype == pl.String:
-        filled = series.fill_null("")
-        return pl.select(
-            pl.when(filled == "").then([]).otherwise(filled.str.split("")).alias(series.name)
-        ).to_series()
+        text = series.fill_null("")
+        cells = pl.when(text == "").then([]).otherwise(text.str.split(""))
+        return pl.select(cells.alias(series.name)).to_series()
     if isinstance(series.dtype, pl.List):
         return series
-    raise DataError(
-        f"{origin}: column {series.name!r}",
-        "a list or a text in every cell (rows are examples)",
-        str(series.dtype),
-        "declare `role: static`, or `data: {rows: steps}`",
-    )
+    where = f"{origin}: column {series.name!r}"
+    expected = "a list or a text in every cell (rows are examples)"
+    fix = "declare `role: static`, or `data: {rows: steps}`"
+    raise DataError(where, expected, str(series.dtype), fix)
 
 
-def _common_lengths(frame: pl.DataFrame, series: list[pl.Series], origin: str) -> NDArray[np.int64]:
+def _common_lengths(series: list[pl.Series], origin: str) -> NDArray[np.int64]:
+    if not series:
+        fix = "declare an input with `role: step`"
+        raise DataError(origin, "at least one per-step input", "none", fix)
     lengths = [values.list.len().fill_null(0).cast(pl.Int64).to_numpy() for values in series]
     for other, values in zip(lengths[1:], series[1:], strict=True):
         if (other != lengths[0]).any():
             row = int((other != lengths[0]).argmax())
-            raise DataError(
-                f"{origin}: row {row + 1}",
-                f"{lengths[0][row]} steps in {values.name!r}, as in {series[0].name!r}",
-                str(other[row]),
-                "give every per-step column of an example the same length",
-            )
-    if not lengths:
-        raise DataError(
-            origin, "at least one per-step input", "none", "declare an input with `role: step`"
-        )
+            expected = f"{lengths[0][row]} steps in {values.name!r}, as in {series[0].name!r}"
+            fix = "give every per-step column of an example the same length"
+            raise DataError(f"{origin}: row {row + 1}", expected, str(other[row]), fix)
     return lengths[0]
 
 

@@ -9,7 +9,8 @@ _MASK = (1 << 64) - 1
 
 
 def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """A random order of ``0 .. count - 1``; the same for the same arguments on every machine and version.
+    """A random order of ``0 .. count - 1``; the same for the same arguments on every machine and
+    version.
 
     >>> sorted(permutation(seed=1, epoch=2, count=5).tolist())
     [0, 1, 2, 3, 4]
@@ -18,7 +19,9 @@ def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 
 def draws(seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
-    """`count` uniform 64-bit integers: SplitMix64 (Steele, Lea and Flood 2014) of a counter, keyed by seed and epoch."""
+    """`count` uniform 64-bit integers: SplitMix64 (Steele, Lea and Flood 2014) of a counter, keyed
+    by seed and epoch.
+    """
     key = int(_mix(np.array([(seed * 0x9E3779B97F4A7C15 + epoch) & _MASK], np.uint64))[0])
     counter = np.arange(count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return _mix(counter + np.uint64(key))

@@ -1,6 +1,7 @@
 """`Store`: a data set encoded once, and the batches that are gathered from it by index.
 
-Nothing is copied per window: a batch reads spans of the store, so memory does not grow with the number of windows.
+Nothing is copied per window: a batch reads spans of the store, so memory does not grow with the
+number of windows.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.data.order import draws, permutation
-from segue.data.split import Part
 from segue.fields import Field
-from segue.sequences import Sequences, spans
+from segue.sequences import Part, Sequences, spans
 from segue.tasks import Forecast, Future, Task
 
 Target: TypeAlias = Tensor | Future
@@ -30,7 +30,8 @@ class Batch:
     Attributes:
         inputs: encoded per-step inputs by name, ``[n, ...]``.
         static: encoded static inputs by name, ``[P, ...]``.
-        series: the own past of each forecast output by name, float64 ``[n, C]``, NaN where not observed.
+        series: the own past of each forecast output by name, float64 ``[n, C]``, NaN where not
+            observed.
         times: when each step is, float64 ``[n]``.
         lengths: steps of each span, int64 ``[P]``.
         at: the steps at which outputs are wanted, int64 ``[M]`` into n.
@@ -91,11 +92,13 @@ class Store:
         }
         forecasts = {name: task for name, task in tasks.items() if isinstance(task, Forecast)}
         self.series = {name: task.series(sequences) for name, task in forecasts.items()}
+        self._counts = {n: [_counts(column) for column in cs] for n, cs in self.series.items()}
         self._known = known
         self._horizon = {name: task.horizon for name, task in forecasts.items()}
         self._units = {name: task.units(sequences.keys) for name, task in forecasts.items()}
         self.targets: dict[str, Tensor] = {}
         self._every = {name: task.every for name, task in tasks.items()}
+        self._look_ahead = {name for name, task in tasks.items() if task.looks_ahead}
         if targets:
             self.targets = {
                 n: t.encode(sequences) for n, t in tasks.items() if not isinstance(t, Forecast)
@@ -107,16 +110,19 @@ class Store:
         return max(self._horizon.values(), default=0)
 
     def batch(self, pieces: Pieces, at: NDArray[np.int64]) -> Batch:
-        """The encoded steps of `pieces`, with outputs wanted at `at` (indices into the batch's steps)."""
+        """The encoded steps of `pieces`, with outputs wanted at `at` (indices into the batch's
+        steps).
+        """
         steps = spans(self.offsets[pieces.row] + pieces.start, pieces.length)
         index = torch.from_numpy(steps)
         ahead: dict[str, Tensor] = {}
         if self.horizon:
             owner = np.repeat(pieces.row, pieces.length)[at]
             future = steps[at][:, None] + np.arange(1, self.horizon + 1)
-            # Beyond the last known step the last known values stand in; such origins are not scored.
-            future = torch.from_numpy(np.minimum(future, self.offsets[owner + 1][:, None] - 1))
-            ahead = {name: self.inputs[name][future] for name in sorted(self._known)}
+            # Beyond the last known step the last known values stand in; it is not scored.
+            last = self.offsets[owner + 1][:, None] - 1
+            later = torch.from_numpy(np.minimum(future, last))
+            ahead = {name: self.inputs[name][later] for name in sorted(self._known)}
         return Batch(
             inputs={name: values[index] for name, values in self.inputs.items()},
             static={
@@ -133,37 +139,70 @@ class Store:
         )
 
     def targets_at(
-        self, pieces: Pieces, at: NDArray[np.int64], stop: NDArray[np.int64]
+        self,
+        pieces: Pieces,
+        at: NDArray[np.int64],
+        stop: NDArray[np.int64],
+        since: NDArray[np.int64] | None = None,
     ) -> dict[str, Target]:
-        """Targets of a batch: per step ``[M, ...]``, at the end ``[P, ...]``, of forecasts the `Future` of M origins.
+        """Targets of a batch: per step ``[M, ...]``, at the end ``[P, ...]``, of forecasts the
+        `Future` of M origins.
 
-        What a forecast would need from the step `stop[p]` of its sequence on is NaN: another part owns it.
+        What would be taken from the step `stop[p]` of its sequence on is NaN or -1: another part
+        owns it. So is what would be forecast before anything was observed.
+
+        Args:
+            at: the steps at which outputs are wanted, indices into the steps of the pieces.
+            since: the step of its sequence from which on each piece was read, where that is not its
+                start.
         """
         index = spans(self.offsets[pieces.row] + pieces.start, pieces.length)[at]
-        found: dict[str, Target] = {
-            name: target[index] if self._every[name] else target[pieces.row]
-            for name, target in self.targets.items()
-        }
-        rows = np.repeat(pieces.row, pieces.length)[at]
-        limit = np.repeat(self.offsets[pieces.row] + stop, pieces.length)[at]
+        owner = np.repeat(np.arange(len(pieces)), pieces.length)[at]
+        limit = (self.offsets[pieces.row] + stop)[owner]
+        found: dict[str, Target] = {}
+        for name, target in self.targets.items():
+            own = target[index] if self._every[name] else target[pieces.row]
+            gone = torch.from_numpy(index + 1 >= limit)
+            found[name] = without(own, gone) if name in self._look_ahead else own
+        begin = (self.offsets[pieces.row] + (pieces.start if since is None else since))[owner]
         for name, columns in self.series.items():
             future = index[:, None] + np.arange(1, self._horizon[name] + 1)
             inside = future < limit[:, None]
             future = np.minimum(future, len(self.times) - 1)
-            values = np.stack(
-                [np.where(inside, column[future], np.nan) for column in columns], axis=1
-            )
+            values = np.empty((len(index), len(columns), self._horizon[name]))
+            for place, (column, counts) in enumerate(zip(columns, self._counts[name], strict=True)):
+                begun = counts is None or (counts[index + 1] > counts[begin])[:, None]
+                values[:, place] = np.where(inside & begun, column[future], np.nan)
             spread, naive = self._units[name]
+            rows = pieces.row[owner]
             found[name] = Future(torch.from_numpy(values), spread[rows], naive[rows])
         return found
+
+
+def _counts(column: NDArray[np.float64]) -> NDArray[np.int32] | None:
+    """How many values were observed before each step and at the end, ``[N + 1]``; None if all."""
+    missing = np.isnan(column)
+    if not missing.any():
+        return None
+    counts = np.zeros(len(column) + 1, np.int32)
+    np.cumsum(~missing, out=counts[1:])
+    return counts
+
+
+def without(target: Tensor, gone: Tensor) -> Tensor:
+    """`target` with nothing to learn, NaN or -1, in the rows where `gone`."""
+    nothing = torch.nan if target.is_floating_point() else -1
+    return torch.where(gone.view(-1, *[1] * (target.ndim - 1)), nothing, target)
 
 
 def tiles(
     part: Part, window: int | None, seed: int, epoch: int
 ) -> tuple[Pieces, NDArray[np.int64]]:
-    """The spans of `part` cut into pieces of at most `window` steps, and the stop of the span that each belongs to.
+    """The spans of `part` cut into pieces of at most `window` steps, and the stop of the span that
+    each belongs to.
 
-    Where the cuts fall moves with the epoch, so that in time every step is seen in every place of a window.
+    Where the cuts fall moves with the epoch, so that in time every step is seen in every place of a
+    window.
     """
     if window is None:
         return Pieces(part.rows, part.start, part.stop - part.start), part.stop
@@ -180,8 +219,10 @@ def tiles(
 
 
 def batches(count: int, size: int | None, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
-    """The positions ``0 .. count - 1`` in the order of (seed, epoch), `size` at a time; all at once for None."""
+    """The positions ``0 .. count - 1`` in the order of (seed, epoch), `size` at a time; all at once
+    for None.
+    """
     order = permutation(seed, epoch, count)
-    size = size or count
+    size = size or max(1, count)
     for first in range(0, count, size):
         yield order[first : first + size]

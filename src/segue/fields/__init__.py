@@ -1,4 +1,4 @@
-"""Kinds of input, one file each; `KINDS` is the catalogue: a new kind is one file and one row here."""
+"""Kinds of input, one file each; `KINDS` is the catalogue: a new kind is a file and a row here."""
 
 from __future__ import annotations
 

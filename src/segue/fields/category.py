@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segue.fields.field import Encoder, EncoderState, Field
-from segue.fields.vocabulary import Vocabulary
+from segue.fields.vocabulary import UNKNOWN, Vocabulary
 from segue.ragged import Ragged
 from segue.schema import Input, Positive
 
@@ -17,9 +17,11 @@ from segue.schema import Input, Positive
 class Category(Field):
     """A column of names; the vocabulary is that of the training rows.
 
-    A missing cell is "unknown". A name never seen in the training rows is an error, or "unknown" as well where the
-    declaration says ``unknown: allow``.
+    A missing cell is "unknown". A name never seen in the training rows is an error, or "unknown" as
+    well where the declaration says ``unknown: allow``.
     """
+
+    several = True
 
     class Spec(Input):
         """Options of kind `category`."""
@@ -44,12 +46,9 @@ class Category(Field):
         for column, vocabulary in zip(self.columns, self.vocabularies, strict=True):
             codes.append(vocabulary.encode(frame[column]))
             if self._spec.unknown == "error":
-                vocabulary.refuse_unknown(
-                    frame[column],
-                    codes[-1],
-                    f"{origin}: column {column!r}",
-                    f"correct the cell, or declare `inputs.{self.name}: {{unknown: allow}}` and train again",
-                )
+                fix = f"correct it, or train with `inputs.{self.name}: {{unknown: allow}}`"
+                where = f"{origin}: column {column!r}"
+                vocabulary.refuse_unknown(frame[column], codes[-1], where, fix)
         return torch.stack([torch.from_numpy(column) for column in codes], dim=1)
 
     def encoder(self) -> Encoder:
@@ -66,7 +65,9 @@ class Category(Field):
 
 
 class Embedding(Encoder):
-    """Codes ``[N, C]`` to learnt vectors, one table per column: row `code` of a table of ``sizes[c]`` rows.
+    """Codes ``[N, C]`` to learnt vectors, one table per column: row `code` of a table of
+    ``sizes[c]`` rows. The row of "unknown" starts at 0, which it stays where training never sees
+    one.
 
     Args:
         sizes: codes per column.
@@ -75,10 +76,12 @@ class Embedding(Encoder):
 
     def __init__(self, sizes: list[int], size: int | None = None) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(
-            nn.Embedding(codes, size or min(32, 1 + codes // 2)) for codes in sizes
-        )
-        self.features = sum(table.weight.shape[1] for table in self.tables)
+        tables = [nn.Embedding(codes, size or min(32, 1 + codes // 2)) for codes in sizes]
+        for table in tables:
+            with torch.no_grad():
+                table.weight[UNKNOWN].zero_()
+        self.tables = nn.ModuleList(tables)
+        self.features = sum(table.embedding_dim for table in tables)
 
     def unroll(
         self, x: Ragged, times: Tensor, elapsed: Tensor, state: EncoderState

@@ -1,4 +1,6 @@
-"""What every kind of input has: `Field` (fit, encode; no torch modules) and `Encoder` (the module behind it)."""
+"""What every kind of input has: `Field` (fit, encode; no torch modules) and `Encoder` (the module
+behind it).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import polars as pl
 from torch import Tensor, nn
 
 from segue.errors import DataError
+from segue.fields.vocabulary import word
 from segue.ragged import Ragged
 from segue.schema import Input
 
@@ -32,19 +35,28 @@ class Encoder(nn.Module, ABC):
     def unroll(
         self, x: Ragged, times: Tensor, elapsed: Tensor, state: EncoderState
     ) -> tuple[Tensor, EncoderState]:
-        """Features ``[N, F]`` of the encoded values `x`, and the state after the last step of each sequence.
+        """Features ``[N, F]`` of the encoded values `x`, and the state after each last step.
 
         Args:
             x: encoded values, ``[N, ...]``.
             times: when each step is, float64 ``[N]``.
             elapsed: time since the step before, float64 ``[N]``; 0 at the first step.
+            state: of B rows.
         """
 
 
 class Field(ABC):
-    """One declared input over one or many columns: learns what it needs from training rows, then encodes any rows."""
+    """One declared input over one or many columns: learns what it needs from training rows, then
+    encodes any rows.
+
+    Attributes:
+        several: whether one input may stand for many columns.
+        long: whether a long table, whose rows are steps, can hold it.
+    """
 
     Spec: ClassVar[type[Input]]
+    several: ClassVar[bool] = False
+    long: ClassVar[bool] = True
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Input) -> None:
         self.name = name
@@ -53,7 +65,7 @@ class Field(ABC):
     @classmethod
     @abstractmethod
     def fits(cls, values: pl.Series, *, whole: bool) -> bool:
-        """Whether raw `values` look like this kind; `whole` when a cell of theirs is a whole sequence."""
+        """Whether raw `values` look like this kind; `whole` when a cell holds a whole sequence."""
 
     @abstractmethod
     def fit(self, frame: pl.DataFrame) -> None:
@@ -64,7 +76,7 @@ class Field(ABC):
         """Encoded rows ``[N, ...]``.
 
         Raises:
-            DataError: a value that this field cannot encode; `origin` names the source in the message.
+            DataError: a value that this field cannot encode; `origin` names the source.
         """
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
@@ -95,26 +107,27 @@ class Field(ABC):
 def raw_column(
     name: str, values: list[Any], dtype: pl.DataType | type[pl.DataType], expected: str, origin: str
 ) -> pl.Series:
-    """Values of records as a column of `dtype`.
+    """Values of records as a column of `dtype`; what is to be a text may be any plain value.
 
     Raises:
         DataError: one of them is not `expected`.
     """
     try:
-        if dtype == pl.String:
-            return pl.Series(name, values).cast(pl.String)
-        return pl.Series(name, values, dtype=dtype)
+        return _column(name, values, dtype)
     except (TypeError, pl.exceptions.PolarsError):
         culprit = next((value for value in values if _refused(value, dtype)), values)
-        where = f"{origin}: {name!r}"
-        raise DataError(
-            where, f"{expected}, or null where it is not observed", repr(culprit), "correct it"
-        ) from None
+        wanted = f"{expected}, or null where it is not observed"
+        raise DataError(f"{origin}: {name!r}", wanted, repr(culprit), "correct it") from None
+
+
+def _column(name: str, values: list[Any], dtype: pl.DataType | type[pl.DataType]) -> pl.Series:
+    texts = [word(value) for value in values] if dtype == pl.String else values
+    return pl.Series(name, texts, dtype=dtype)
 
 
 def _refused(value: Any, dtype: pl.DataType | type[pl.DataType]) -> bool:
     try:
-        pl.Series([value], dtype=dtype)
+        _column("", [value], dtype)
     except (TypeError, pl.exceptions.PolarsError):
         return True
     return False

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from segue.fields.field import Encoder, EncoderState, Field, raw_column
-from segue.fields.vocabulary import Vocabulary
+from segue.errors import DataError
+from segue.fields.field import Encoder, EncoderState, Field
+from segue.fields.vocabulary import Vocabulary, word
 from segue.ragged import Ragged
 from segue.schema import Input
 
@@ -33,14 +35,14 @@ class ManyHot(Field):
         return not whole and isinstance(values.dtype, pl.List)
 
     def fit(self, frame: pl.DataFrame) -> None:
-        self.vocabulary = Vocabulary.of(frame[self.columns[0]].explode())
+        self.vocabulary = Vocabulary.of(_lists(frame[self.columns[0]], "training rows").explode())
 
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
-        return torch.from_numpy(many_hot(frame[self.columns[0]], self.vocabulary))
+        return torch.from_numpy(many_hot(_lists(frame[self.columns[0]], origin), self.vocabulary))
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
-        words = [None if value is None else [str(element) for element in value] for value in values]
-        return raw_column(name, words, pl.List(pl.String), "a list of elements", origin)
+        lists = [None if value is None else _words(value, name, origin) for value in values]
+        return pl.Series(name, lists, dtype=pl.List(pl.String))
 
     def encoder(self) -> Encoder:
         return Identity(len(self.vocabulary.names))
@@ -68,12 +70,28 @@ class Identity(Encoder):
         return x.values, state
 
 
-def many_hot(
-    lists: pl.Series, vocabulary: Vocabulary
-) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def many_hot(lists: pl.Series, vocabulary: Vocabulary) -> NDArray[np.float32]:
     """0/1 vectors ``[N, elements]`` of a column of lists."""
     hot = np.zeros((len(lists), len(vocabulary)), np.float32)
     lengths = lists.list.len().fill_null(0).to_numpy()
     elements = lists.filter(lists.list.len() > 0).explode()
     hot[np.repeat(np.arange(len(lists)), lengths), vocabulary.encode(elements)] = 1.0
     return hot[:, 1:]
+
+
+def _lists(series: pl.Series, origin: str) -> pl.Series:
+    if not isinstance(series.dtype, pl.List):
+        got = f"{series.dtype} such as {series.drop_nulls().head(1).to_list()}"
+        fix = "give lists such as [60, 64], or declare another kind"
+        where = f"{origin}: column {series.name!r}"
+        raise DataError(where, "a list of elements at every step", got, fix)
+    return series
+
+
+def _words(value: Any, name: str, origin: str) -> list[str | None]:
+    if not isinstance(value, list | tuple | set) or any(
+        isinstance(element, list | tuple | set | dict) for element in value
+    ):
+        fix = "give a list such as [60, 64]"
+        raise DataError(f"{origin}: {name!r}", "a list of elements", repr(value), fix)
+    return [word(element) for element in value]

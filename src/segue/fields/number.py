@@ -19,10 +19,13 @@ from segue.schema import Input
 class Number(Field):
     """One or many columns of numbers.
 
-    A value ``v`` becomes ``(v - shift) / scale`` with the mean and standard deviation of the training rows
-    (``scale: standard``), their minimum and range (``minmax``), or stays as it is (``none``). A missing number is NaN
-    until the encoder turns it into "not observed"; no arithmetic is done on it.
+    A value ``v`` becomes ``(v - shift) / scale`` with the mean and standard deviation of the
+    training rows (``scale: standard``), their minimum and range (``minmax``), or stays as it is
+    (``none``). A missing number is NaN until the encoder turns it into "not observed"; no
+    arithmetic is done on it.
     """
+
+    several = True
 
     class Spec(Input):
         """Options of kind `number`."""
@@ -35,8 +38,10 @@ class Number(Field):
         self.shift: NDArray[np.float64] = np.zeros(len(columns))
         self.scale: NDArray[np.float64] = np.ones(len(columns))
         self.gaps: NDArray[np.bool_] = np.zeros(len(columns), bool)
-        """Columns with missing values in the training rows; only these get an observed flag and a time since."""
+        """Columns with missing values in the training rows; only these have an observed flag and a
+        time since. A value that is missing elsewhere is 0 after scaling, without a flag."""
         self.unit = 1.0
+        """The time from one step to the next, in which the time since is measured."""
 
     @classmethod
     def fits(cls, values: pl.Series, *, whole: bool) -> bool:
@@ -51,9 +56,7 @@ class Number(Field):
                 self.shift[index], self.scale[index] = seen.mean(), seen.std()
             elif len(seen) and self._scale == "minmax":
                 self.shift[index], self.scale[index] = seen.min(), seen.max() - seen.min()
-            # A column that never changes has no scale of its own; its values become 0.
-            if not self.scale[index] > 1e-12 * max(1.0, abs(self.shift[index])):
-                self.scale[index] = 1.0
+            self.scale[index] = scale_of(self.scale[index], self.shift[index])
 
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
         encoded = np.empty((frame.height, len(self.columns)), np.float32)
@@ -89,10 +92,15 @@ class Number(Field):
 
 
 class NumberEncoder(Encoder):
-    """Scaled numbers to features: the values, then for every column with gaps a flag and the time since.
+    """Scaled numbers to features: the values, then for the columns with gaps the flags and the
+    times since.
 
-    ``[v or 0]``, ``[observed]``, ``[log(1 + (t - t_last) / unit)]`` where t_last is when the column was last observed
-    (0 while it never was). State: t_last ``[B, gaps]``, float64, NaN for never.
+    ``[v or 0]``, ``[observed]``, ``[log(1 + (t - t_last) / unit)]`` where t_last is when the column
+    was last observed; 0 while it never was. State: t_last ``[B, gaps]``, float64, NaN for never.
+
+    Args:
+        gaps: which columns have gaps, bool ``[C]``.
+        unit: the time from one step to the next.
     """
 
     gaps: Tensor
@@ -130,29 +138,28 @@ class NumberEncoder(Encoder):
         return features, (torch.where(torch.isinf(after), torch.nan, after),)
 
 
+def scale_of(spread: float, level: float) -> float:
+    """`spread` as a scale to divide by: 1 where values do not change but for rounding."""
+    return float(spread) if spread > 1e-12 * abs(level) else 1.0
+
+
 def numbers(series: pl.Series, origin: str) -> NDArray[np.float64]:
     """The values of a column as float64, NaN where one is missing.
 
     Raises:
         DataError: the column does not hold finite numbers.
     """
+    where = f"{origin}: column {series.name!r}"
     if not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
-        raise DataError(
-            f"{origin}: column {series.name!r}",
-            "numbers",
-            f"{series.dtype} such as {series.drop_nulls().head(1).to_list()}",
-            "declare another kind or correct the column",
-        )
+        got = f"{series.dtype} such as {series.drop_nulls().head(1).to_list()}"
+        raise DataError(where, "numbers", got, "declare another kind or correct the column")
     values: NDArray[np.float64] = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     infinite = np.isinf(values)
     if infinite.any():
         row = int(infinite.argmax())
-        raise DataError(
-            f"{origin}: column {series.name!r}, row {row + 1}",
-            "a finite number, or nothing where it is missing",
-            repr(float(values[row])),
-            "correct the value or leave the cell empty",
-        )
+        expected = "a finite number, or nothing where it is missing"
+        fix = "correct the value or leave the cell empty"
+        raise DataError(f"{where}, row {row + 1}", expected, repr(float(values[row])), fix)
     return values
 
 

@@ -15,7 +15,11 @@ from segue.schema import Input, Positive, Role
 
 
 class Text(Field):
-    """A text per sequence, read character by character; characters never seen in training rows are "unknown"."""
+    """A text per sequence, read character by character; characters never seen in training rows are
+    "unknown".
+    """
+
+    long = False
 
     class Spec(Input):
         """Options of kind `text`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from datetime import date, datetime
+import re
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ _MONDAY = 4 * DAY  # 1970-01-05, the first Monday of the epoch
 class Timestamp(Field):
     """A column of dates or date-times, as calendar features and elapsed time.
 
-    Each cycle of the calendar (day, week, year) that the training rows resolve, that is whose length is at least two
-    steps and that they see at least twice, gives ``sin`` and ``cos`` of 2 pi times the phase. Where the steps of the
-    training rows are not even, ``log(1 + elapsed / unit)`` is a feature too, unit being their median step.
-    The future of a calendar is known, so a forecast always sees it.
+    Each cycle of the calendar (day, week from Monday, year of 365.2425 days from 5 January) that
+    the training rows resolve, that is whose length is at least two steps and that they see at least
+    twice, gives ``sin`` and ``cos`` of 2 pi times the phase. Where more than 1 in 100 of the
+    training steps are not of the median length, ``log(1 + elapsed / unit)`` is a feature too, unit
+    being that length. The future of a calendar is known, so a forecast always sees it. Times with
+    an offset count in UTC.
     """
 
     class Spec(Input):
@@ -43,15 +46,15 @@ class Timestamp(Field):
 
     @classmethod
     def fits(cls, values: pl.Series, *, whole: bool) -> bool:
-        return values.dtype.is_temporal()
+        return values.dtype in (pl.Date, pl.Datetime)
 
     def fit(self, frame: pl.DataFrame) -> None:
         times = seconds(frame[self.columns[0]], "training rows")
         steps = np.diff(times)
         steps = steps[steps > 0]
         self.unit = float(np.median(steps)) if len(steps) else 1.0
-        # The steps of one key follow each other; a jump back is the next key and was left out above.
-        self.uneven = bool(len(steps)) and float((steps != self.unit).mean()) > 0.01
+        # The steps of one key follow each other; a jump back is the next key and was left out
+        # above. lf.uneven = bool(len(steps)) and float((steps != self.unit).mean()) > 0.01
         span = float(times.max() - times.min()) if len(times) else 0.0
         self.cycles = tuple(
             name
@@ -107,22 +110,31 @@ class Calendar(Encoder):
 
 
 def moments(name: str, values: list[Any], origin: str) -> pl.Series:
-    """Dates, date-times or their ISO texts as a column of date-times.
+    """Dates, date-times or their texts as a column of date-times; with an offset they become UTC.
+
+    Texts are ISO days and moments, months (``1949-01``) and quarters (``1970 Q1``), as in files.
 
     Raises:
         DataError: a value that is none of these.
     """
-    parsed = []
-    for value in values:
-        try:
-            text = value.isoformat() if isinstance(value, date) else str(value)
-            parsed.append(datetime.fromisoformat(text).replace(tzinfo=None))
-        except ValueError:
-            where = f"{origin}: {name!r}"
-            raise DataError(
-                where, "a date or date-time", repr(value), "write it as 2026-01-31 18:00:00"
-            ) from None
-    return pl.Series(name, parsed, dtype=pl.Datetime("us"))
+    return pl.Series(
+        name, [_moment(value, f"{origin}: {name!r}") for value in values], dtype=pl.Datetime("us")
+    )
+
+
+def _moment(value: Any, where: str) -> datetime:
+    text = value.isoformat() if isinstance(value, date) else str(value).strip().replace("/", "-")
+    quarter = re.fullmatch(r"(\d{4})[ -]?Q([1-4])", text)
+    if quarter:
+        text = f"{quarter[1]}-{3 * int(quarter[2]) - 2:02d}-01"
+    elif re.fullmatch(r"\d{4}-\d{2}", text):
+        text += "-01"
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        fix = "write it as 2026-01-31 18:00:00"
+        raise DataError(where, "a date or date-time", repr(value), fix) from None
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def seconds(series: pl.Series, origin: str) -> NDArray[np.float64]:
@@ -131,22 +143,14 @@ def seconds(series: pl.Series, origin: str) -> NDArray[np.float64]:
     Raises:
         DataError: the column is of another type, or a cell is empty.
     """
-    if not series.dtype.is_temporal():
-        raise DataError(
-            f"{origin}: column {series.name!r}",
-            "dates or date-times",
-            f"{series.dtype} such as {series.drop_nulls().head(1).to_list()}",
-            "write them as 2026-01-31 or 2026-01-31 18:00:00",
-        )
+    where = f"{origin}: column {series.name!r}"
+    if series.dtype not in (pl.Date, pl.Datetime):
+        got = f"{series.dtype} such as {series.drop_nulls().head(1).to_list()}"
+        fix = "write them as 2026-01-31 or 2026-01-31 18:00:00"
+        raise DataError(where, "dates or date-times", got, fix)
     if series.null_count():
         row = int(series.is_null().arg_max() or 0)
-        raise DataError(
-            f"{origin}: column {series.name!r}, row {row + 1}",
-            "a date",
-            "an empty cell",
-            "fill it in",
-        )
-    values: NDArray[np.float64] = (
-        series.cast(pl.Datetime("us")).to_physical().cast(pl.Float64) / 1e6
-    ).to_numpy()
+        raise DataError(f"{where}, row {row + 1}", "a date", "an empty cell", "fill it in")
+    moments = series.cast(pl.Datetime("us")).to_physical()
+    values: NDArray[np.float64] = (moments.cast(pl.Float64) / 1e6).to_numpy()
     return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,8 @@ def _paths(name: str, layer: nn.Module) -> list[str]:
         limit = _not_native(layer.weight)
         path = f"torch ({limit})" if limit else f"native kernel, {ops.native_name()}"
         return [f"{name}: training: torch", f"{name}: inference: {path}"]
+    if isinstance(layer, nn.RNNBase):
+        return _paths_of_torch(name, layer)
     if not isinstance(layer, LawCell):
         return [f"{name}: training and inference: torch, all steps at once"]
     law, weight = layer.law(), next(layer.parameters())
@@ -54,6 +57,19 @@ def _paths(name: str, layer: nn.Module) -> list[str]:
     training = f"loop ({slow})" if slow else general
     inference = f"{general} ({limit})" if limit else f"native kernel, {ops.native_name()}"
     return [f"{name}: training: {training}", f"{name}: inference: {inference}"]
+
+
+def _paths_of_torch(name: str, layer: nn.RNNBase) -> list[str]:
+    """torch.nn's layers, and those of `segue.nn`, which also take unequal lengths and resets."""
+    lines = [f"{name}: padded, without lengths or reset: torch.nn's own"]
+    if "lengths" not in signature(layer.forward).parameters:
+        return lines
+    weight = next(layer.parameters())
+    slow, limit = _not_fused(weight), _not_native(weight)
+    general = f"loop ({slow})" if slow else "torch's fused function"
+    inference = f"{general} ({limit})" if limit else f"native kernel, {ops.native_name()}"
+    ragged = f"{name}: with lengths, reset, PackedSequence or Ragged"
+    return [*lines, f"{ragged}: training: {general}", f"{ragged}: inference: {inference}"]
 
 
 def _not_fused(weight: Tensor) -> str | None:

@@ -9,14 +9,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.errors import DataError
-from segue.fields.vocabulary import Vocabulary
+from segue.fields.vocabulary import Vocabulary, unworded, words
 
 NONE = -1
 """The code of a missing target."""
 
 
 class Classes:
-    """The distinct values of a target column in their own order; the code of a class is its position."""
+    """The distinct values of a target column in their own order; the code of a class is its place.
+
+    Args:
+        names: the values as words.
+        dtype: their type in the table, so that answers are of the same.
+    """
 
     def __init__(self, names: list[str], dtype: str) -> None:
         self.names = names
@@ -33,55 +38,28 @@ class Classes:
         names = values.drop_nulls().unique().sort()
         if len(names) < 2:
             got = f"only {names[0]!r}" if len(names) else "no value at all"
-            raise DataError(
-                where,
-                "at least two classes in the training rows",
-                got,
-                "give examples of every class",
-            )
-        return cls(names.cast(pl.String).to_list(), str(names.dtype))
+            fix = "give examples of every class"
+            raise DataError(where, "at least two classes in the training rows", got, fix)
+        return cls(words(names).to_list(), str(names.dtype))
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def encode(self, values: pl.Series, where: str) -> NDArray[np.int64]:
-        """Codes of `values`, -1 for a missing one.
-
-        Raises:
-            DataError: a class never seen in training.
-        """
-        codes = self._vocabulary.encode(values)
-        self._vocabulary.refuse_unknown(
-            values, codes, where, "remove the row, or train again with examples of it"
-        )
-        return codes - 1
+    def encode(self, values: pl.Series) -> NDArray[np.int64]:
+        """Codes of `values` ``[M]``, -1 for one that is missing or no class."""
+        codes: NDArray[np.int64] = self._vocabulary.encode(values) - 1
+        return codes
 
     def decode(self, codes: Tensor) -> pl.Series:
-        """The user's values of these codes."""
-        return pl.Series(self.names, dtype=pl.String).cast(_DTYPES.get(self.dtype, pl.String))[
-            codes.numpy()
-        ]
-
-
-_DTYPES: dict[str, type[pl.DataType]] = {
-    name: getattr(pl, name)
-    for name in (
-        "Int8",
-        "Int16",
-        "Int32",
-        "Int64",
-        "UInt8",
-        "UInt16",
-        "UInt32",
-        "UInt64",
-        "Float32",
-        "Float64",
-    )
-}
+        """The user's values of these codes ``[M]``."""
+        return unworded(self.names, self.dtype)[codes.numpy()]
 
 
 def class_scores(logits: Tensor, target: Tensor) -> dict[str, float]:
-    """Accuracy, macro-F1, balanced accuracy and mean log-loss (nats) of logits ``[M, K]`` against codes ``[M]``."""
+    """Scores of logits ``[M, K]`` against codes ``[M]``, of which -1 do not count.
+
+    They are those of `code_scores` and the mean log-loss in nats; NaN where there are no targets.
+    """
     seen = target != NONE
     logits, target = logits[seen].double(), target[seen]
     loss = torch.nn.functional.cross_entropy(logits, target)
@@ -89,23 +67,27 @@ def class_scores(logits: Tensor, target: Tensor) -> dict[str, float]:
 
 
 def code_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
-    """Accuracy, macro-F1 and balanced accuracy of predicted codes; classes are those among the targets."""
-    f1, recall = [], []
-    for code in target.unique():
-        hit = float(((predicted == code) & (target == code)).sum())
-        actual, claimed = float((target == code).sum()), float((predicted == code).sum())
-        f1.append(2 * hit / (actual + claimed))
-        recall.append(hit / actual)
+    """Scores of codes ``[M]``::
+
+    accuracy           the share that is right
+    macro_f1           2 hits / (actual + claimed), averaged over the classes in either
+    balanced_accuracy  hits / actual, averaged over the classes among the targets
+    """
+    classes = torch.cat([predicted, target]).unique()  # type: ignore[no-untyped-call]
+    of = classes[:, None]
+    hits = ((predicted == of) & (target == of)).double().sum(1)
+    actual, claimed = (target == of).double().sum(1), (predicted == of).double().sum(1)
+    there = actual > 0
     return {
         "accuracy": float((predicted == target).double().mean()),
-        "macro_f1": float(np.mean(f1)),
-        "balanced_accuracy": float(np.mean(recall)),
+        "macro_f1": float((2 * hits / (actual + claimed)).mean()),
+        "balanced_accuracy": float((hits[there] / actual[there]).mean()),
     }
 
 
 def majority_scores(counts: list[int], target: Tensor) -> dict[str, float]:
-    """Scores of always answering the class with the highest of the training `counts`; the log-loss is that of the
-    training frequencies, with one added to every count.
+    """Scores of always answering the class with the highest of the training `counts`; the log-loss
+    is that of the training frequencies, with one added to every count.
     """
     seen, known = target[target != NONE], torch.tensor(counts, dtype=torch.float64)
     frequencies = ((known + 1) / (known + 1).sum()).log()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,11 @@ from segue.tasks.task import Metrics, Task
 
 
 class Classify(Task):
-    """``softmax(W h + b)`` over the classes of the training rows; the loss is the cross-entropy in nats.
+    """``softmax(W h + b)`` over the classes of the training rows; the loss is the cross-entropy in
+    nats.
 
-    Baseline: always the most frequent class of the training rows.
+    Baseline: always the most frequent class of the training rows. Scores: see
+    `segue.tasks.classes`.
     """
 
     every = False
@@ -41,24 +44,31 @@ class Classify(Task):
         return sequences.static[self.columns[0]]
 
     def fit(self, train: Sequences, fields: Mapping[str, Field]) -> None:
-        self.classes = Classes.of(
-            self._values(train), f"{train.origin}: column {self.columns[0]!r}"
-        )
+        where = f"{train.origin}: column {self.columns[0]!r}"
+        self.classes = Classes.of(self._values(train), where)
         codes = self.encode(train)
         self.counts = torch.bincount(codes[codes != NONE], minlength=len(self.classes)).tolist()
 
     def encode(self, sequences: Sequences) -> Tensor:
         values = self._values(sequences)
+        codes = self.classes.encode(values)
         where = f"{sequences.origin}: column {self.columns[0]!r}"
         if values.null_count() and not self.every:
-            key = sequences.keys[int(values.is_null().arg_max() or 0)]
-            raise DataError(
-                where,
-                "a class for every sequence",
-                f"none for key {key!r}",
-                "fill it in or remove the key",
-            )
-        return torch.from_numpy(self.classes.encode(values, where))
+            place = sequences.place(int(values.is_null().arg_max() or 0))
+            fix = "fill it in or remove the sequence"
+            raise DataError(f"{where}, {place}", "a class for every sequence", "none", fix)
+        unknown = np.flatnonzero((codes == NONE) & values.is_not_null().to_numpy())
+        if len(unknown):
+            row = int(unknown[0])
+            place = self._place(sequences, row)
+            shown = ", ".join(self.classes.names[:5]) + (", ..." if len(self.classes) > 5 else "")
+            expected = f"one of the {len(self.classes)} classes of the training rows ({shown})"
+            fix = "correct it, or see that the training part has examples of it"
+            raise DataError(f"{where}, {place}", expected, repr(values[row]), fix)
+        return torch.from_numpy(codes)
+
+    def _place(self, sequences: Sequences, row: int) -> str:
+        return sequences.place(row)
 
     def head(self, features: int) -> nn.Module:
         return Linear(features, len(self.classes))
@@ -84,7 +94,5 @@ class Classify(Task):
         return {"classes": self.classes.names, "dtype": self.classes.dtype, "counts": self.counts}
 
     def restore(self, fitted: dict[str, Any]) -> None:
-        self.classes, self.counts = (
-            Classes(fitted["classes"], fitted["dtype"]),
-            list(fitted["counts"]),
-        )
+        self.classes = Classes(fitted["classes"], fitted["dtype"])
+        self.counts = list(fitted["counts"])

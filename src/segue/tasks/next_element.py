@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,7 @@ from segue.fields import Field
 from segue.fields.category import Category
 from segue.fields.many_hot import ManyHot, many_hot
 from segue.fields.text import Text
-from segue.fields.vocabulary import Vocabulary
+from segue.fields.vocabulary import Vocabulary, unworded
 from segue.layers import Linear
 from segue.schema import Output
 from segue.sequences import Part, Sequences
@@ -25,24 +25,32 @@ from segue.tasks.task import Metrics, Task
 class NextElement(Task):
     """After every step, the element of the next one.
 
-    One element per step (a character, a category): ``softmax(W h + b)``, the loss is the cross-entropy in nats per step.
-    Many elements per step: independent ``sigmoid(W h + b)``, the loss is the sum of the Bernoulli negative
-    log-likelihoods in nats per step. The first step of a sequence is read, never predicted.
+    One element per step (a character, a category): ``softmax(W h + b)``, the loss is the
+    cross-entropy in nats per step; an element that the training part lacks is the class "unknown".
+    Many elements per step: independent ``sigmoid(W h + b)``, the loss is the sum of the Bernoulli
+    negative log-likelihoods over the elements of the training part, in nats per step; the answer is
+    the elements more likely than not. The first step of a sequence is read, never predicted.
 
-    Baselines: how often each element occurs in the training part (``frequency``), and, for one element per step, how
-    often it follows the present one (``pairs``), both with one added to every count.
+    Metrics: nll, and for one element per step perplexity ``exp(nll)`` and accuracy. Baselines: how
+    often each element follows in the training part (``frequency``), and, for one element per step,
+    how often it follows the present one (``pairs``), both with one added to every count.
     """
 
     every = True
     main = "nll"
+    looks_ahead = True
     MOST_PAIRS = 300
 
     class Spec(Output):
         """Options of task `next`."""
 
+        reads_itself: ClassVar[bool] = True
+
     def __init__(self, name: str, columns: tuple[str, ...], spec: Output) -> None:
         super().__init__(name, columns, spec)
         self.vocabulary = Vocabulary()
+        self.dtype = "String"
+        """The type of the elements in the table, so that answers are of the same."""
         self.many = False
         self.counts = torch.zeros(0, dtype=torch.int64)
         self.pairs = torch.zeros(0, 0, dtype=torch.int64)
@@ -57,12 +65,11 @@ class NextElement(Task):
             self.many = isinstance(field, ManyHot)
         else:
             got = "no such input" if field is None else type(field).__name__.lower()
-            raise SpecError(
-                f"outputs.{self.name}",
-                "an input of kind text, category or many_hot of the same name",
-                got,
-                "declare that input, or use task forecast for numbers",
-            )
+            expected = "an input of kind text, category or many_hot of the same name"
+            fix = "declare that input, or use task forecast for numbers"
+            raise SpecError(f"outputs.{self.name}", expected, got, fix)
+        values = train.steps[self.columns[0]].dtype
+        self.dtype = str(values.inner if isinstance(values, pl.List) else values)
         self._count(train)
 
     def encode(self, sequences: Sequences) -> Tensor:
@@ -76,7 +83,18 @@ class NextElement(Task):
         return following
 
     def head(self, features: int) -> nn.Module:
-        return Linear(features, len(self.vocabulary.names) if self.many else len(self.vocabulary))
+        # It starts from how often each element follows, which need not be learnt any more.
+        shares = self._shares()
+        head = Linear(features, len(shares))
+        with torch.no_grad():
+            head.bias.copy_(shares)
+        return head
+
+    def _shares(self) -> Tensor:
+        """What answers with the frequencies of the training part: logits ``[elements]``."""
+        if self.many:
+            return ((self.counts + 1.0) / (self.steps + 2.0)).logit()
+        return _log_shares(self.counts[None])[0]
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
         if self.many:
@@ -89,19 +107,16 @@ class NextElement(Task):
         return nn.functional.cross_entropy(output[seen], target[seen], reduction="none")
 
     def metrics(self, output: Tensor, target: Tensor) -> Metrics:
-        nll = float(self.losses(output.double(), target.double() if self.many else target).mean())
         if self.many:
-            return {"nll": nll}
+            return {"nll": float(self.losses(output.double(), target.double()).mean())}
         seen = target >= 0
-        correct = output[seen].argmax(1) == target[seen]
-        return {
-            "nll": nll,
-            "perplexity": float(np.exp(nll)),
-            "accuracy": float(correct.double().mean()),
-        }
+        losses, right = self.losses(output.double(), target), output.argmax(1) == target
+        return _scores(losses, right[seen])
 
     def _count(self, train: Sequences) -> None:
-        """How often each element follows in the training part, and, for few enough elements, how often it follows which."""
+        """How often each element follows in the training part, and, for few enough elements, how
+        often it follows which.
+        """
         following, size = self.encode(train), len(self.vocabulary)
         if self.many:
             seen = following[~following[:, 0].isnan()]
@@ -110,33 +125,36 @@ class NextElement(Task):
         counted = following >= 0
         self.counts = torch.bincount(following[counted], minlength=size)
         if size <= self.MOST_PAIRS:
-            present = torch.from_numpy(self.vocabulary.encode(train.steps[self.columns[0]]))
-            places = present[counted] * size + following[counted]
+            places = self._present(train)[counted] * size + following[counted]
             self.pairs = torch.bincount(places, minlength=size * size).view(size, size)
+
+    def _present(self, sequences: Sequences) -> Tensor:
+        return torch.from_numpy(self.vocabulary.encode(sequences.steps[self.columns[0]]))
 
     def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
         known = part.of(sequences)
         target = self.encode(known)
         if self.many:
-            shares = ((self.counts + 1.0) / (self.steps + 2.0)).logit()
-            return {"frequency": self.metrics(shares.expand(len(target), -1), target)}
-        shares = _log_shares(self.counts[None])
-        found = {"frequency": self.metrics(shares.expand(len(target), -1), target)}
+            shares = self._shares().double().expand(len(target), -1)
+            return {"frequency": self.metrics(shares, target)}
+        seen = target >= 0
+        target, present = target[seen], self._present(known)[seen]
+        tables = {"frequency": (_log_shares(self.counts[None]), torch.zeros_like(present))}
         if len(self.pairs):
-            present = torch.from_numpy(self.vocabulary.encode(known.steps[self.columns[0]]))
-            found["pairs"] = self.metrics(_log_shares(self.pairs)[present], target)
-        return found
+            tables["pairs"] = (_log_shares(self.pairs), present)
+        return {
+            name: _scores(-table[row, target], table.argmax(1)[row] == target)
+            for name, (table, row) in tables.items()
+        }
 
     def decode(self, output: Tensor) -> pl.DataFrame:
+        elements = unworded(self.vocabulary.names, self.dtype)
         if self.many:
-            chosen = [
-                [self.vocabulary.names[i] for i in row.nonzero()[:, 0].tolist()]
-                for row in output > 0
-            ]
-            return pl.DataFrame({f"next_{self.name}": pl.Series(chosen, dtype=pl.List(pl.String))})
-        shares = torch.softmax(output.double(), 1)
-        best = shares[:, 1:].max(1)
-        names = pl.Series(self.vocabulary.names, dtype=pl.String)[best.indices.numpy()]
+            chosen = [elements[row.nonzero()[:, 0].numpy()] for row in output > 0]
+            column = pl.Series(f"next_{self.name}", chosen, dtype=pl.List(elements.dtype))
+            return pl.DataFrame([column])
+        best = torch.softmax(output.double(), 1)[:, 1:].max(1)
+        names = elements[best.indices.numpy()]
         return pl.DataFrame(
             {f"next_{self.name}": names, f"next_{self.name}_p": best.values.numpy()}
         )
@@ -144,6 +162,7 @@ class NextElement(Task):
     def fitted(self) -> dict[str, Any]:
         return {
             "elements": list(self.vocabulary.names),
+            "dtype": self.dtype,
             "many": self.many,
             "counts": self.counts.tolist(),
             "pairs": self.pairs.tolist(),
@@ -151,9 +170,15 @@ class NextElement(Task):
         }
 
     def restore(self, fitted: dict[str, Any]) -> None:
-        self.vocabulary, self.many = Vocabulary(fitted["elements"]), bool(fitted["many"])
-        self.counts, self.steps = torch.tensor(fitted["counts"]), int(fitted["steps"])
+        self.vocabulary, self.dtype = Vocabulary(fitted["elements"]), fitted["dtype"]
+        self.many, self.steps = bool(fitted["many"]), int(fitted["steps"])
+        self.counts = torch.tensor(fitted["counts"], dtype=torch.int64)
         self.pairs = torch.tensor(fitted["pairs"], dtype=torch.int64)
+
+
+def _scores(losses: Tensor, right: Tensor) -> Metrics:
+    nll, accuracy = losses.mean(), right.double().mean()
+    return {"nll": float(nll), "perplexity": float(nll.exp()), "accuracy": float(accuracy)}
 
 
 def _log_shares(counts: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segue.errors import DataError
 from segue.fields import Field
-from segue.fields.number import numbers
+from segue.fields.number import numbers, scale_of
 from segue.layers import Linear
 from segue.schema import Output
 from segue.sequences import Part, Sequences
@@ -20,13 +20,17 @@ from segue.tasks.task import Metrics, Task
 
 
 class Regress(Task):
-    """``y = W h + b`` for each target column; targets are standardised with the training rows, so the loss has no unit.
+    """``y = W h + b`` for each target column; targets are standardised with the training rows, so
+    the loss has no unit.
 
-    Losses: ``mse`` (squared error), ``mae`` (absolute error), ``huber``. Baselines: the mean and the median of the
-    training rows.
+    Losses of the error e: ``mse`` e^2, ``mae`` |e|, ``huber`` e^2 / 2 up to 1 and |e| - 1/2 beyond.
+    Metrics over all columns, in their units: rmse, mae, and r2, the mean over the columns of the
+    share of the variance that is explained. Baselines: the mean and the median of the training
+    rows.
     """
 
     main = "rmse"
+    several = True
 
     class Spec(Output):
         """Options of task `regress`."""
@@ -50,28 +54,21 @@ class Regress(Task):
     def fit(self, train: Sequences, fields: Mapping[str, Field]) -> None:
         raw = self._raw(train)
         for index, column in enumerate(self.columns):
-            seen = raw[:, index][~raw[:, index].isnan()]
+            seen = raw[:, index][~raw[:, index].isnan()].numpy()
             if not len(seen):
-                where = f"{train.origin}: column {column!r}"
-                raise DataError(
-                    where, "numbers in the training rows", "no value at all", "fill in the target"
-                )
-            self.shift[index], self.median[index] = seen.mean(), seen.median()
-            deviation = seen.std(correction=0)
-            self.scale[index] = deviation if deviation > 0 else 1.0
+                where, fix = f"{train.origin}: column {column!r}", "fill in the target"
+                raise DataError(where, "numbers in the training rows", "no value at all", fix)
+            self.shift[index], self.median[index] = seen.mean(), float(np.median(seen))
+            self.scale[index] = scale_of(seen.std(), seen.mean())
 
     def encode(self, sequences: Sequences) -> Tensor:
         raw = self._raw(sequences)
-        missing = raw.isnan().any(1)
+        missing = raw.isnan()
         if missing.any() and not self.every:
-            key = sequences.keys[int(missing.int().argmax())]
-            where = f"{sequences.origin}: column {self.columns[0]!r}"
-            raise DataError(
-                where,
-                "a number for every sequence",
-                f"none for key {key!r}",
-                "fill it in or remove the key",
-            )
+            row, column = missing.nonzero()[0].tolist()
+            where = f"{sequences.origin}: column {self.columns[column]!r}, {sequences.place(row)}"
+            fix = "fill it in or remove the sequence"
+            raise DataError(where, "a number for every sequence", "none", fix)
         return ((raw - self.shift) / self.scale).float()
 
     def head(self, features: int) -> nn.Module:
@@ -85,25 +82,26 @@ class Regress(Task):
         return error.square() if self._loss == "mse" else error.abs()
 
     def metrics(self, output: Tensor, target: Tensor) -> Metrics:
-        return self._scores(
-            (output.double() - target.double()) * self.scale, target.double() * self.scale
-        )
+        return self._scores(output.double() * self.scale, target.double() * self.scale)
 
     @staticmethod
-    def _scores(error: Tensor, target: Tensor) -> Metrics:
-        seen = ~error.isnan()
-        spread = (target[seen] - target[seen].mean()).square().sum()
-        squared = error[seen].square()
+    def _scores(answer: Tensor, target: Tensor) -> Metrics:
+        """Scores of answers ``[M, C]`` (or ``[C]``) against targets ``[M, C]``, NaN for none."""
+        seen = ~target.isnan()
+        error = torch.where(seen, answer - target, 0.0)
+        spread = torch.where(seen, target - target.nanmean(0), 0.0).square().sum(0)
+        explained = 1 - error.square().sum(0) / spread
+        count = seen.sum()
         return {
-            "rmse": float(squared.mean().sqrt()),
-            "mae": float(error[seen].abs().mean()),
-            "r2": float(1 - squared.sum() / spread) if spread > 0 else float("nan"),
+            "rmse": float((error.square().sum() / count).sqrt()),
+            "mae": float(error.abs().sum() / count),
+            "r2": float(explained.mean()) if (spread > 0).all() else float("nan"),
         }
 
     def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
         target = self._raw(part.of(sequences))
         answers = {"mean": self.shift, "median": self.median}
-        return {name: self._scores(answer - target, target) for name, answer in answers.items()}
+        return {name: self._scores(answer, target) for name, answer in answers.items()}
 
     def decode(self, output: Tensor) -> pl.DataFrame:
         values = output.double() * self.scale + self.shift

@@ -10,7 +10,7 @@ from segue.tasks.classify import Classify
 
 
 class Tag(Classify):
-    """`Classify` at every step; a step without a class counts neither in the loss nor in the scores."""
+    """`Classify` at every step; a step without a class counts neither in loss nor in scores."""
 
     every = True
 
@@ -19,3 +19,6 @@ class Tag(Classify):
 
     def _values(self, sequences: Sequences) -> pl.Series:
         return sequences.steps[self.columns[0]]
+
+    def _place(self, sequences: Sequences, row: int) -> str:
+        return sequences.step_place(row)

@@ -1,4 +1,6 @@
-"""What every task has: targets, a head, a loss, metrics, decoding to the user's terms and a naive baseline."""
+"""What every task has: targets, a head, a loss, metrics, answers in the user's terms and naive
+baselines.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,16 @@ class Task(ABC):
 
     Attributes:
         every: whether there is a prediction at every step, or one at the end of each sequence.
+        looks_ahead: whether the target of a step is taken from the step after it.
         main: the metric that stands for the score, and `lower_is_better` which way it goes.
+        several: whether one output may stand for many columns.
     """
 
     Spec: ClassVar[type[Output]]
     main: ClassVar[str]
     lower_is_better: ClassVar[bool] = True
+    looks_ahead: ClassVar[bool] = False
+    several: ClassVar[bool] = False
     every: bool
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Output) -> None:

@@ -1,0 +1,64 @@
+"""The 414 hourly series of the M4 competition, 48 hours ahead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import line
+import polars as pl
+
+import segue
+
+SPEC: dict[str, Any] = {
+    "data": {
+        "rows": "steps",
+        "key": "series",
+        "time": "hour",
+        "split": {"by": "time", "valid": 48, "test": 48},
+    },
+    "inputs": {"value": {"kind": "number"}},
+    "outputs": {"value": {"task": "forecast", "horizon": 48, "season": 24}},
+}
+SETTINGS: dict[str, Any] = {}
+
+
+def long_table() -> pl.DataFrame:
+    """Both files as rows of series, hour and value: the 48 hours of the test file last."""
+    folder = line.DATA / "m4_hourly"
+    # unpivot goes column by column, so the rows of a series come in the order of its columns.
+    rows = pl.concat(
+        pl.read_csv(folder / f"Hourly-{part}.csv.gz", infer_schema=False).unpivot(index="V1")
+        for part in ("train", "test")
+    ).drop_nulls("value")
+    return rows.select(
+        series="V1",
+        hour=pl.int_range(pl.len()).over("V1"),
+        value=pl.col("value").cast(pl.Float64),
+    )
+
+
+def once(seed: int) -> dict[str, Any]:
+    """Train and score with one seed."""
+    run = segue.fit(SPEC, long_table(), training={"seed": seed}, **SETTINGS)
+    evaluation = run.evaluation
+    score = evaluation.scores["value"]
+    naive = {name: metrics["smape"] for name, metrics in score.baselines.items()}
+    return line.result(
+        run,
+        value=score.metrics["smape"],
+        naive=naive,
+        seed=seed,
+        settings=SETTINGS,
+        more={"series": evaluation.count, "mase": round(score.metrics["mase"], 4)},
+    )
+
+
+if __name__ == "__main__":
+    line.main(
+        once,
+        benchmark="m4_hourly",
+        data="M4 hourly, 414 series, the official test file",
+        task="forecast of many series, horizon 48",
+        metric="sMAPE in per cent",
+        target="< 13.9",
+    )

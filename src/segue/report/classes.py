@@ -1,0 +1,304 @@
+"""Classes, of sequences or of steps: what is taken for what, and how sure the model is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segue.report.charts import (
+    ACCENT,
+    GREY,
+    PALE,
+    Cell,
+    Marked,
+    Trace,
+    axes,
+    chart,
+    grid,
+    line,
+    paragraph,
+    percent,
+    table,
+)
+from segue.report.plain import figures, label, moments
+from segue.report.scored import Scored
+from segue.tasks.classes import NONE
+from segue.tasks.classify import Classify
+
+MOST = 30
+"""Classes of a whole confusion matrix, and rows of the tables that stand in for a larger one."""
+STRIP = 300
+"""Steps of the example."""
+MISTAKES = 8
+COLOURS = (
+    "#0b6e7f", "#e0a458", "#7b6ba8", "#5a9367", "#c65d57",
+    "#8fb8de", "#b5838d", "#c9c19f", "#4f5d75", "#a3b18a",
+)  # fmt: skip
+"""Of the classes in the strip that occur in it most."""
+
+
+def gather(scored: Scored) -> dict[str, Any]:
+    """What the pictures of classes need."""
+    task, output, target = scored.task, scored.output, scored.target
+    assert isinstance(task, Classify) and isinstance(target, Tensor)
+    sure, claimed = torch.softmax(output.double(), 1).max(1)
+    seen = target != NONE
+    pairs, counts = _pairs(target[seen], claimed[seen], len(task.classes))
+    actual = torch.bincount(target[seen], minlength=len(task.classes)).numpy()
+    names = task.classes.names
+    return {
+        "classes": len(names),
+        "matrix": _matrix(names, pairs, counts),
+        "confusions": _confusions(names, pairs, counts, actual),
+        "by_class": _by_class(names, pairs, counts, actual),
+        "sure": _sure(sure[seen].numpy(), (claimed == target)[seen].numpy()),
+        "strip": _strip(scored, names, claimed, target, sure) if task.every else None,
+        "mistakes": [] if task.every else _mistakes(scored, names, claimed, target, sure),
+    }
+
+
+def draw(picture: dict[str, Any]) -> str:
+    """The HTML of what `gather` gave."""
+    parts = ["<h3>What is taken for what</h3>", _confusion(picture)]
+    parts += ["<h3>By class</h3>", _class_table(picture)]
+    if picture["strip"] is not None:
+        parts += ["<h3>Step by step</h3>", _strip_chart(picture["strip"])]
+    parts += ["<h3>How sure, how right</h3>", _sure_chart(picture["sure"])]
+    if picture["mistakes"]:
+        parts += ["<h3>Its surest mistakes</h3>", _mistake_table(picture["mistakes"])]
+    return "".join(parts)
+
+
+def _pairs(
+    target: Tensor, claimed: Tensor, classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The different (true class, claimed class) ``[U, 2]`` and how often each occurs ``[U]``."""
+    found, counts = torch.unique(target * classes + claimed, return_counts=True)
+    return np.stack(np.divmod(found.numpy(), classes), axis=1), counts.numpy()
+
+
+def _matrix(
+    names: list[str], pairs: NDArray[np.int64], counts: NDArray[np.int64]
+) -> dict[str, Any] | None:
+    if len(names) > MOST:
+        return None
+    matrix = np.zeros((len(names), len(names)), np.int64)
+    matrix[pairs[:, 0], pairs[:, 1]] = counts
+    return {"names": [label(name) for name in names], "counts": matrix.tolist()}
+
+
+def _confusions(
+    names: list[str],
+    pairs: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    actual: NDArray[np.int64],
+) -> list[list[Any]]:
+    """True class, claimed class, how often, and the share of the true class: the worst mistakes."""
+    wrong = np.flatnonzero(pairs[:, 0] != pairs[:, 1])
+    top = wrong[np.argsort(-counts[wrong], kind="stable")][:MOST]
+    return [
+        [label(names[a]), label(names[b]), int(count), float(count / actual[a])]
+        for (a, b), count in zip(pairs[top], counts[top], strict=True)
+    ]
+
+
+def _by_class(
+    names: list[str],
+    pairs: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    actual: NDArray[np.int64],
+) -> list[list[Any]]:
+    """Name, count, recall, precision and F1 of all classes, or of the most frequent ones."""
+    claimed = np.bincount(pairs[:, 1], weights=counts, minlength=len(names))
+    right = pairs[:, 0] == pairs[:, 1]
+    hits = np.bincount(pairs[right, 0], weights=counts[right], minlength=len(names))
+    rows = []
+    order = np.arange(len(names)) if len(names) <= MOST else np.argsort(-actual, kind="stable")
+    for code in order[:MOST]:
+        recall = hits[code] / actual[code] if actual[code] else None
+        precision = hits[code] / claimed[code] if claimed[code] else None
+        both = actual[code] + claimed[code]
+        f1 = 2 * hits[code] / both if both else None
+        rows.append([label(names[code]), int(actual[code]), recall, precision, f1])
+    return rows
+
+
+def _sure(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> list[list[float]]:
+    """Per tenth of the claimed probability: its mean, the share that was right, and how many."""
+    tenth = np.minimum((sure * 10).astype(np.int64), 9)
+    rows = []
+    for one in np.unique(tenth):
+        own = tenth == one
+        rows.append([float(sure[own].mean()), float(right[own].mean()), int(own.sum())])
+    return rows
+
+
+def _strip(
+    scored: Scored, names: list[str], claimed: Tensor, target: Tensor, sure: Tensor
+) -> dict[str, Any]:
+    """A typical sequence: the one whose share of right steps is the median."""
+    right = torch.where(target == NONE, torch.nan, (claimed == target).double()).numpy()
+    seen = np.add.reduceat(np.isfinite(right), scored.first)
+    share = np.add.reduceat(np.nan_to_num(right), scored.first) / np.maximum(seen, 1)
+    order = np.argsort(np.where(seen > 0, share, np.inf), kind="stable")
+    span = int(order[int((seen > 0).sum()) // 2])
+    own = np.arange(scored.first[span], scored.first[span] + min(scored.counts[span], STRIP))
+    return {
+        "key": scored.key(span),
+        "share": figures(share[[span]])[0],
+        "steps": moments(scored.trained.clock, scored.times(span, scored.step[own])),
+        "truth": [label(names[code]) if code != NONE else None for code in target[own].tolist()],
+        "claimed": [label(names[code]) for code in claimed[own].tolist()],
+        "sure": figures(sure[own].numpy()),
+    }
+
+
+def _mistakes(
+    scored: Scored, names: list[str], claimed: Tensor, target: Tensor, sure: Tensor
+) -> list[list[Any]]:
+    """Sequence, its text where it is one, true class, claimed class and its probability."""
+    wrong = np.flatnonzero(((claimed != target) & (target != NONE)).numpy())
+    top = wrong[np.argsort(-sure.numpy()[wrong], kind="stable")][:MISTAKES]
+    return [
+        [
+            scored.key(int(span)) or "the sequence",
+            *scored.text(int(span)),
+            label(names[int(target[span])]),
+            label(names[int(claimed[span])]),
+            float(sure[span]),
+        ]
+        for span in top
+    ]
+
+
+def _confusion(picture: dict[str, Any]) -> str:
+    matrix = picture["matrix"]
+    if matrix is None:
+        rows = [[a, b, count, percent(share)] for a, b, count, share in picture["confusions"]]
+        note = f"There are {picture['classes']:,} classes: these are the most frequent mistakes."
+        header = ["true class", "taken for", "times", "share of the true class"]
+        return table(header, rows) + paragraph(note, "note")
+    rows = []
+    for code, (name, counts) in enumerate(zip(matrix["names"], matrix["counts"], strict=True)):
+        total = sum(counts)
+        cells: list[Cell] = [Marked(name, "rowhead")]
+        for column, count in enumerate(counts):
+            share = count / total if total else 0.0
+            level = "" if not count else f" heat{min(9, int(share * 10))}"
+            diagonal = " diagonal" if code == column else ""
+            shown = f"{count:,}\n{percent(share, 0)}" if count else "·"
+            cells.append(Marked(shown, f"cell{level}{diagonal}"))
+        rows.append(cells)
+    note = "Rows are what is true, columns what the model says: count and share of the row."
+    return table(["true ↓ · said →", *matrix["names"]], rows, "matrix") + paragraph(note, "note")
+
+
+def _class_table(picture: dict[str, Any]) -> str:
+    rows = [
+        [name, count, percent(recall), percent(precision), f1]
+        for name, count, recall, precision, f1 in picture["by_class"]
+    ]
+    note = (
+        "Recall: the share of the class that is found."
+        " Precision: the share of such answers that is right."
+    )
+    if picture["classes"] > len(rows):
+        note += f" The {len(rows)} most frequent of {picture['classes']:,} classes."
+    header = ["class", "count", "recall", "precision", "F1"]
+    return table(header, rows, "numbers") + paragraph(note, "note")
+
+
+def _sure_chart(sure: list[list[float]]) -> str:
+    traces = [
+        line([0, 1], [0, 1], "as sure as right", GREY, width=1.2, dash="dash"),
+        line(
+            [row[0] for row in sure],
+            [row[1] for row in sure],
+            "model",
+            ACCENT,
+            mode="lines+markers",
+        ),
+    ]
+    most = max((row[2] for row in sure), default=1)
+    traces[1]["marker"]["size"] = [5 + 13 * (row[2] / most) ** 0.5 for row in sure]
+    traces[1]["text"] = [f"{row[2]:,.0f} answers" for row in sure]
+    layout = axes("probability the model gives to its answer", "share that is right")
+    for axis in ("xaxis", "yaxis"):
+        layout[axis] |= {"range": [-0.02, 1.05], "tickformat": ".0%"}
+    note = (
+        "Answers in groups by the probability that the model gave them; larger dots stand for more"
+        " answers. On the dashed line it is exactly as sure as it should be; below it is too sure."
+    )
+    return grid([chart("", traces, layout)]) + paragraph(note, "note")
+
+
+def _strip_chart(strip: dict[str, Any]) -> str:
+    """Two rows of colours, the truth above the answer, and a mark where they differ."""
+    texts = [name for name in [*strip["truth"], *strip["claimed"]] if name is not None]
+    names = sorted(set(texts), key=lambda name: -texts.count(name))
+    colours = [*COLOURS[: len(names)], *[PALE] * (len(names) - len(COLOURS))]
+    code = {name: index for index, name in enumerate(names)}
+    rows = [strip["claimed"], strip["truth"]]
+    scale = []
+    for index, colour in enumerate(colours):
+        scale += [[index / len(colours), colour], [(index + 1) / len(colours), colour]]
+    wrong = [
+        place
+        for place, (a, b) in enumerate(zip(strip["truth"], strip["claimed"], strict=True))
+        if a is not None and a != b
+    ]
+    places = list(range(len(strip["steps"])))
+    ticks = places[:: max(1, len(places) // 6)]
+    traces: list[Trace] = [
+        {
+            "type": "heatmap",
+            "z": [[None if name is None else code[name] for name in row] for row in rows],
+            "x": places,
+            "y": ["model", "truth"],
+            "text": [
+                [(name or "not observed").replace("<", "&lt;") for name in row] for row in rows
+            ],
+            "hovertemplate": "%{y}: %{text}<extra></extra>",
+            "colorscale": scale,
+            "zmin": -0.5,
+            "zmax": len(colours) - 0.5,
+            "showscale": False,
+            "ygap": 4,
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": wrong,
+            "y": ["model"] * len(wrong),
+            "marker": {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": "#ffffff"}},
+            "hoverinfo": "skip",
+        },
+    ]
+    layout = {
+        "xaxis": {"tickvals": ticks, "ticktext": [str(strip["steps"][t]) for t in ticks]},
+        "margin": {"l": 50},
+    }
+    shown = "".join(
+        f'<span><i class="swatch" style="background:{colour}"></i>'
+        + paragraph(name)[3:-4]
+        + "</span>"
+        for name, colour in zip(names[: len(COLOURS)], colours, strict=False)
+    )
+    more = f"<span>and {len(names) - len(COLOURS)} more</span>" if len(names) > len(COLOURS) else ""
+    title = f"{strip['key'] or 'the sequence'}: {percent(strip['share'])} of the steps are right"
+    note = "A typical sequence; white crosses mark the steps where the model is wrong."
+    return (
+        f'<p class="legend">{shown}{more}</p>'
+        + chart(title, traces, layout, 190)
+        + paragraph(note, "note")
+    )
+
+
+def _mistake_table(mistakes: list[list[Any]]) -> str:
+    rows = [[*row[:-1], percent(row[-1])] for row in mistakes]
+    header = ["sequence", *(["text"] if len(rows[0]) > 4 else [])]
+    return table([*header, "true class", "the model said", "with probability"], rows)

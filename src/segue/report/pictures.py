@@ -1,0 +1,26 @@
+"""The pictures of every task; a new task is one file and one row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from segue.report import classes, elements, forecasts, numbers
+from segue.report.scored import Scored
+
+
+class Picture(NamedTuple):
+    """`gather` takes what is needed out of an evaluation, as plain values; `draw` shows it."""
+
+    gather: Callable[[Scored], dict[str, Any]]
+    draw: Callable[[dict[str, Any]], str]
+
+
+PICTURES: dict[str, Picture] = {
+    "forecast": Picture(forecasts.gather, forecasts.draw),
+    "classify": Picture(classes.gather, classes.draw),
+    "regress": Picture(numbers.gather, numbers.draw),
+    "tag": Picture(classes.gather, classes.draw),
+    "next": Picture(elements.gather, elements.draw),
+}
+"""By the name of the task in the declaration."""

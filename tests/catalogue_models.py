@@ -1,0 +1,323 @@
+"""One row per kind of whole model; test_laws.py runs every law over every row that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+import segue
+from segue.run import Run
+
+Record = dict[str, Any]
+
+KEYS = {"a": 14, "b": 9, "c": 17}
+"""Steps of each sequence."""
+
+HORIZON = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """A declaration with data that fit it, trained for two epochs.
+
+    Args:
+        name: what the test is called.
+        spec: the declaration, without what all rows have in common.
+        make: the data.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    make: Callable[[], pl.DataFrame]
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """The data."""
+        return self.make()
+
+    @cached_property
+    def run(self) -> Run:
+        """The model; the last steps, or the last sequence, were held out."""
+        return segue.fit(self.spec, self.frame)
+
+    @property
+    def forecasts(self) -> bool:
+        """Whether the output is a forecast."""
+        return "forecast" in self.name
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model can run live."""
+        return "bidirectional" not in self.name
+
+    @property
+    def every(self) -> bool:
+        """Whether there is an answer at every step."""
+        return not self.name.startswith(("classify", "regress-end"))
+
+    @property
+    def key(self) -> str | None:
+        """The key column; None where rows are examples or there is but one sequence."""
+        key: str | None = self.spec["data"].get("key")
+        return key
+
+    @cached_property
+    def sequences(self) -> dict[str, pl.DataFrame]:
+        """The data of every sequence on their own."""
+        if self.spec["data"]["rows"] == "examples":
+            return {str(row): self.frame[row : row + 1] for row in range(self.frame.height)}
+        if self.key is None:
+            return {"": self.frame}
+        return {key: self.frame.filter(pl.col(self.key) == key) for key in KEYS}
+
+    def cut(self, name: str, stop: int) -> pl.DataFrame:
+        """The first steps of a sequence."""
+        own = self.sequences[name]
+        if self.spec["data"]["rows"] == "steps":
+            return own[:stop]
+        is_text = own["x"].dtype == pl.String
+        return own.select(pl.all().str.head(stop) if is_text else pl.all().list.head(stop))
+
+    def records(self, name: str) -> list[Record]:
+        """A sequence as it would come in live, without the target where it is not read."""
+        own = self.sequences[name]
+        if self.spec["data"]["rows"] == "examples":
+            return [{"x": value} for value in own["x"].to_list()[0]]
+        hidden = [] if self.forecasts else list(self.spec["outputs"])
+        found = own.drop(hidden + ([self.key] if self.key else [])).to_dicts()
+        known = [n for n, given in self.spec["inputs"].items() if given.get("role") == "known"]
+        if known:
+            # From the last records on, the future is not in the data.
+            found = found[: len(found) - HORIZON]
+            for index, record in enumerate(found):
+                after = slice(index + 1, index + 1 + HORIZON)
+                record["ahead"] = {name: own[name][after].to_list() for name in known}
+        return found
+
+    def ahead(self, name: str, stop: int) -> pl.DataFrame | None:
+        """What is known ahead after the first steps of a sequence."""
+        known = any(given.get("role") == "known" for given in self.spec["inputs"].values())
+        return self.sequences[name][stop : stop + HORIZON] if known else None
+
+    @cached_property
+    def stepped(self) -> dict[str, list[Record]]:
+        """The predictions after every record of every sequence, each alone and one by one."""
+        made = {}
+        for name in self.sequences:
+            session = self.run.session()
+            made[name] = [session.step(record) for record in self.records(name)]
+        return made
+
+
+# Data ---------------------------------------------------------------------------------------------
+
+
+def _gappy(values: np.ndarray[Any, Any], share: float, seed: int) -> pl.Series:
+    gone = np.random.default_rng(seed).random(len(values)) < share
+    return pl.Series(np.where(gone, np.nan, values)).fill_nan(None)
+
+
+@cache
+def keyed() -> pl.DataFrame:
+    """Sequences of unequal length at uneven times: numbers with gaps, a category, statics."""
+    rng = np.random.default_rng(3)
+    frames = []
+    for place, (key, steps) in enumerate(KEYS.items()):
+        x = rng.normal(size=steps).cumsum()
+        hours = rng.integers(1, 5, steps).cumsum()
+        frames.append(
+            pl.DataFrame(
+                {
+                    "key": [key] * steps,
+                    "time": [datetime(2026, 1, 1) + timedelta(hours=int(h)) for h in hours],
+                    "x": _gappy(x, 0.3, place),
+                    "z": rng.normal(size=steps),
+                    "word": pl.Series(rng.choice(["red", "green", "blue"], steps)),
+                    "site": ["north" if place else "south"] * steps,
+                    "size": [None if place == 1 else float(place)] * steps,
+                    "kind": ["good" if place else "bad"] * steps,
+                    "amount": [float(place)] * steps,
+                    "level": x * 2 + 1,
+                    "state": np.where(x > 0, "up", "down"),
+                }
+            )
+        )
+    return pl.concat(frames, how="vertical_relaxed")
+
+
+@cache
+def series(*, gaps: bool = False, late: bool = False) -> pl.DataFrame:
+    """Hourly series of three keys, with columns v0 and v1, and what is known ahead."""
+    rng = np.random.default_rng(4)
+    frames = []
+    for place, (key, steps) in enumerate(KEYS.items()):
+        time = np.arange(steps + 12)
+        waves = [np.sin(time / 2 + k) * 5 + 20 * k + rng.normal(size=len(time)) for k in (0, 1)]
+        columns = [_gappy(wave, 0.25 if gaps else 0, place) for wave in waves]
+        if late and place == 0:
+            columns[0] = pl.select(
+                pl.when(pl.Series(time < 6)).then(None).otherwise(columns[0])
+            ).to_series()
+        frames.append(
+            pl.DataFrame(
+                {
+                    "key": [key] * len(time),
+                    "time": [datetime(2026, 1, 1) + timedelta(hours=int(h)) for h in time],
+                    "v0": columns[0],
+                    "v1": columns[1],
+                    "heat": rng.normal(size=len(time)),
+                    "sale": pl.Series(rng.choice(["yes", "no"], len(time))),
+                    "site": ["north" if place else "south"] * len(time),
+                }
+            )
+        )
+    return pl.concat(frames)
+
+
+def one_series() -> pl.DataFrame:
+    """A single series."""
+    return series().filter(pl.col("key") == "c").drop("key")
+
+
+def counted() -> pl.DataFrame:
+    """The series without a clock."""
+    return series().drop("time")
+
+
+def texts() -> pl.DataFrame:
+    """A text per row; one is empty."""
+    return pl.DataFrame({"x": ["hello there", "abracadabra", "", "what a day"]})
+
+
+def chords() -> pl.DataFrame:
+    """A list of sets of notes per row."""
+    rng = np.random.default_rng(5)
+    notes = ["c", "d", "e", "f"]
+    steps = [9, 6, 11]
+    lists = [[[n for n in notes if rng.random() < 0.4] for _ in range(s)] for s in steps]
+    return pl.DataFrame({"x": pl.Series(lists, dtype=pl.List(pl.List(pl.String)))})
+
+
+# Rows ---------------------------------------------------------------------------------------------
+
+NUMBERS = {"x": {"kind": "number"}, "z": {"kind": "number", "scale": "minmax"}}
+MIXED = {
+    **NUMBERS,
+    "time": {"kind": "timestamp"},
+    "word": {"kind": "category", "unknown": "allow"},
+    "site": {"kind": "category", "role": "static", "unknown": "allow"},
+    "size": {"kind": "number", "role": "static"},
+}
+BY_KEY = {"rows": "steps", "key": "key", "time": "time"}
+LAST_KEY = {"by": "key", "valid": 0, "test": 1}
+LAST_STEPS = {"by": "time", "valid": 4, "test": 5}
+FORECAST = {"task": "forecast", "horizon": HORIZON}
+CLOCK = {"time": {"kind": "timestamp"}}
+
+
+def _spec(
+    data: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {"data": dict(data), "inputs": dict(inputs), "outputs": dict(outputs)}
+
+
+KEYED = {**BY_KEY, "split": LAST_KEY}
+TIMED = {**BY_KEY, "split": LAST_STEPS}
+EXAMPLES = {"rows": "examples", "split": {"by": "none"}}
+
+KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
+    "forecast-univariate": (
+        _spec({"rows": "steps", "time": "time", "split": LAST_STEPS}, CLOCK, {"v0": FORECAST}),
+        one_series,
+    ),
+    "forecast-multivariate": (
+        _spec(
+            {"rows": "steps", "time": "time", "split": LAST_STEPS},
+            {**CLOCK, "heat": {"kind": "number"}},
+            {"v*": {**FORECAST, "quantiles": []}},
+        ),
+        one_series,
+    ),
+    "forecast-many-series": (
+        _spec(
+            {"rows": "steps", "key": "key", "split": LAST_STEPS},
+            {"v0": {"kind": "number"}},
+            {"v0": FORECAST},
+        ),
+        counted,
+    ),
+    "forecast-with-gaps": (
+        _spec(TIMED, {**CLOCK, "heat": {"kind": "number"}}, {"v*": FORECAST}),
+        lambda: series(gaps=True, late=True),
+    ),
+    "forecast-known-ahead": (
+        _spec(
+            TIMED,
+            {
+                **CLOCK,
+                "heat": {"kind": "number", "role": "known"},
+                "sale": {"kind": "category", "role": "known", "unknown": "allow"},
+                "site": {"kind": "category", "role": "static"},
+            },
+            {"v0": FORECAST, "v1": FORECAST},
+        ),
+        series,
+    ),
+    "classify": (_spec(KEYED, MIXED, {"kind": {"task": "classify"}}), keyed),
+    "regress-end": (_spec(KEYED, NUMBERS, {"amount": {"task": "regress"}}), keyed),
+    "regress-every": (_spec(TIMED, MIXED, {"level": {"task": "regress", "at": "every"}}), keyed),
+    "tag": (_spec(TIMED, NUMBERS, {"state": {"task": "tag"}}), keyed),
+    "next-characters": (
+        _spec(EXAMPLES, {"x": {"kind": "text"}}, {"x": {"task": "next"}}),
+        texts,
+    ),
+    "next-many-hot": (
+        _spec(EXAMPLES, {"x": {"kind": "many_hot"}}, {"x": {"task": "next"}}),
+        chords,
+    ),
+}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "deep": {"cell": "gru", "layers": 2, "residual": True, "dropout": 0.3},
+    "zoneout": {"cell": "lstm", "zoneout": 0.2, "dropout": 0.3, "dropout_per": "sequence"},
+}
+ELMAN = {"elman": {"cell": "elman", "dropout": 0.0}}
+ENDS = {
+    "mean": {"pool": "mean"},
+    "both": {"pool": "both", "layers": 2},
+    "bidirectional-both": {"pool": "both", "bidirectional": True},
+}
+BACKWARD = {"bidirectional": {"bidirectional": True, "layers": 2, "dropout": 0.3}}
+
+
+def _row(kind: str, variant: str, model: Mapping[str, Any]) -> Row:
+    spec, make = KINDS[kind]
+    sizes = {"segment": 4, "lookback": 7} if kind.startswith("forecast") else {}
+    learnt = {
+        "model": {"hidden": 8, **sizes, **model},
+        "training": {"epochs": 2, "batch": 2, "learning_rate": 0.01},
+    }
+    return Row(f"{kind}-{variant}", {**spec, **learnt}, make)
+
+
+def _variants(kind: str) -> dict[str, dict[str, Any]]:
+    if kind.startswith("forecast"):
+        return MODELS
+    if kind in ("classify", "regress-end"):
+        return {**MODELS, **ENDS}
+    return {**MODELS, **BACKWARD, **ELMAN} if kind == "tag" else {**MODELS, **BACKWARD}
+
+
+ROWS = [_row(kind, name, model) for kind in KINDS for name, model in _variants(kind).items()]
+
+
+def row_named(name: str) -> Row:
+    """The row of this name."""
+    return next(row for row in ROWS if row.name == name)

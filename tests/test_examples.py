@@ -1,0 +1,41 @@
+"""Every example runs as a program of its own, in an empty folder, and says what it is expected to say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples"
+SAID = {
+    "classify_sequences": r"shape  ┆ model    ┆ 0\.9",
+    "forecast_co2": r"co2    ┆ model               ┆ 0\.3",
+    "language_model": "This is the house that Jack built",
+    "live_many_sessions": r"restored: \('new3', 'new5', 'new8'\)",
+    "textbook_arrays": r"\[-0\.26 -0\.2",
+    "textbook_torch": r"squared error after 100 epochs: 0\.00",
+}
+"""What the output of each example matches."""
+
+
+def test_every_example_is_run() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(SAID)
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_an_example_runs_and_learns(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / f"{name}.py")],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert re.search(SAID[name], done.stdout)

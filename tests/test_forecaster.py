@@ -1,0 +1,231 @@
+"""The forecaster is its equation, carried or in windows, with gaps and late starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segue import ops
+from segue.cells import GRU, LSTM, Elman
+from segue.forecaster import Forecaster, ForecasterState
+from segue.ragged import Ragged
+
+K, L, S, Q, F, E, H = 3, 7, 2, 3, 2, 4, 5
+"""Segment, look-back, horizon, quantiles, features, features known ahead, hidden units."""
+
+LENGTHS = [13, 5, 20, 2]
+CELLS = {"elman": Elman, "lstm": LSTM, "gru": GRU}
+
+
+def made(cell: str = "lstm", *, gaps: bool = True, ahead: int = E) -> Forecaster:
+    torch.manual_seed(0)
+    forecaster = Forecaster(
+        CELLS[cell](Forecaster.inputs(K, F, gaps), H),
+        features=F,
+        ahead=ahead,
+        horizon=S,
+        outputs=Q,
+        segment=K,
+        lookback=L,
+        gaps=gaps,
+    )
+    with torch.no_grad():
+        # What starts at 0 would hide mistakes.
+        for weight in forecaster.parameters():
+            weight.add_(torch.randn_like(weight) * 0.2)
+    return forecaster.eval()
+
+
+def some_values(lengths: list[int], series: int = 2, *, missing: float = 0.3) -> Ragged:
+    rng = np.random.default_rng(1)
+    values = 50 + rng.normal(size=(sum(lengths), series)).cumsum(0)
+    values[rng.random(values.shape) < missing] = np.nan
+    return Ragged(torch.from_numpy(values), torch.tensor(lengths))
+
+
+def some_inputs(steps: int, origins: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(steps, F, generator=generator)
+    return features, torch.randn(steps, S, E, generator=generator)[:origins]
+
+
+@torch.no_grad()
+def carried(forecaster: Forecaster, values: Ragged) -> tuple[Tensor, ForecasterState]:
+    """Forecasts from every step, and the state at the end."""
+    features, ahead = some_inputs(values.total, values.total)
+    at = torch.arange(values.total)
+    state = forecaster.initial_state(values.batch, values.values.shape[1])
+    return forecaster.unroll(values, features, at, ahead, state)
+
+
+# The equation -------------------------------------------------------------------------------------
+
+
+def by_the_equation(
+    forecaster: Forecaster, x: NDArray[np.float64], features: Tensor, ahead: Tensor
+) -> NDArray[np.float64]:
+    """Forecasts ``[T, S, Q]`` of one series, step by step in NumPy."""
+    weights: dict[str, Any] = {
+        name: value.double().numpy() for name, value in forecaster.state_dict().items()
+    }
+    chains = [np.zeros(H) for _ in range(K)]
+    ring, flags, gap = np.zeros(L), np.zeros(K), np.inf
+    found = []
+    for t, value in enumerate(x):
+        seen = not np.isnan(value)
+        if seen and np.isinf(gap):
+            ring[:] = value
+        ring = np.append(ring[1:], value if seen else ring[-1])
+        flags, gap = np.append(flags[1:], seen), 0 if seen else gap + 1
+        a = ring[-1]
+        s = np.abs(ring - ring.mean()).mean() + 1e-3 * np.abs(ring).mean() + 1e-6
+        z = (ring - a) / s
+        u = [*z[-K:], (a - ring[-K - 1]) / s, *features[t].double().numpy()]
+        if forecaster.gaps:
+            u[:K] = z[-K:] * flags
+            u += [*flags, np.log1p(0 if np.isinf(gap) else gap)]
+        before = weights["cell.w_hh"] @ chains[t % K]
+        h = np.tanh(weights["cell.w_xh"] @ np.array(u) + before + weights["cell.b_h"])
+        chains[t % K] = h
+        change = weights["head.weight"] @ h + weights["head.bias"] + weights["skip.weight"] @ z
+        change = change.reshape(S, Q)
+        for step in range(S):
+            e = ahead[t, step].double().numpy()
+            inner = weights["known.hidden.weight"] @ h + weights["known.hidden.bias"]
+            mixed = np.tanh(inner + weights["known.ahead.weight"] @ e)
+            change[step] += weights["known.out.weight"] @ mixed + weights["known.out.bias"]
+        found.append(np.full((S, Q), np.nan) if np.isinf(gap) else a + s * change)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("late", [0, 4])
+def test_a_forecast_is_its_equation(gaps: bool, late: int) -> None:
+    forecaster = made("elman", gaps=gaps)
+    values = some_values([17], series=1, missing=0.3 if gaps else 0.0)
+    values.values[:late] = torch.nan
+    features, ahead = some_inputs(17, 17)
+    expected = by_the_equation(forecaster, values.values[:, 0].numpy(), features, ahead)
+    found = carried(forecaster, values)[0][:, 0].numpy()
+    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    assert np.isnan(found[:late]).all()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+# Ways through time --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("gaps", [False, True])
+def test_windows_from_the_start_equal_the_carried_chain(cell: str, gaps: bool) -> None:
+    forecaster = made(cell, gaps=gaps)
+    values = some_values(LENGTHS, missing=0.3 if gaps else 0.0)
+    features, ahead = some_inputs(values.total, values.total)
+    # The ends of the segments of each sequence; the last sequence is shorter than a segment.
+    at = torch.arange(values.total)[values.times() % K == K - 1]
+    with torch.no_grad():
+        windows = forecaster.windows(values, features, at, ahead[at])
+        state = forecaster.initial_state(values.batch, 2)
+        whole, _ = forecaster.unroll(values, features, at, ahead[at], state)
+    assert windows.shape == (len(at), 2, S, Q)
+    torch.testing.assert_close(windows, whole, rtol=0, atol=0, equal_nan=True)
+    learning = forecaster.windows(values, features, at, ahead[at])
+    torch.testing.assert_close(learning, whole, rtol=1e-5, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_windows_may_look_back_before_their_first_segment(cell: str) -> None:
+    forecaster = made(cell, gaps=False)
+    values = some_values([L + 9], series=1, missing=0.0)
+    features, ahead = some_inputs(L + 9, L + 9)
+    at = torch.arange(L + 2, L + 9, K)
+    with torch.no_grad():
+        found = forecaster.windows(values, features, at, ahead[at])
+        # The first segment is read by a fresh chain whose ring is full.
+        early = values.with_values(values.values.clone())
+        early.values[0] = -1e3
+        other = forecaster.windows(early, features, at, ahead[at])
+    assert torch.equal(found, other)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_chunks_equal_the_whole(size: int) -> None:
+    forecaster, values = made(), some_values([20])
+    values.values[:6, 0] = torch.nan
+    features, ahead = some_inputs(20, 20)
+    whole, end = carried(forecaster, values)
+    state, parts = forecaster.initial_state(1, 2), []
+    for start in range(0, 20, size):
+        part = values.values[start : start + size]
+        steps = slice(start, start + size)
+        with torch.no_grad():
+            forecast, state = forecaster.unroll(
+                Ragged(part, torch.tensor([len(part)])),
+                features[steps],
+                torch.arange(len(part)),
+                ahead[steps],
+                state,
+            )
+        parts.append(forecast)
+    assert torch.equal(torch.cat(parts).nan_to_num(-1), whole.nan_to_num(-1))
+    for ours, theirs in zip(ops.leaves(state), ops.leaves(end), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_ring_holds_the_last_values_and_fills_gaps_with_the_one_before() -> None:
+    forecaster = made()
+    nan = float("nan")
+    values = torch.tensor([[nan, 1], [5, nan], [nan, 3], [7, nan], [nan, nan]]).double()
+    _, state = carried(forecaster, Ragged(values, torch.tensor([5])))
+    assert state.ring[0].tolist() == [[5, 5, 5, 5, 5, 7, 7], [1, 1, 1, 1, 3, 3, 3]]
+    assert state.seen[0].tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert state.gap[0].tolist() == [1, 2]
+    assert state.taken.tolist() == [5]
+
+
+def test_no_steps_leave_the_state_as_it_was() -> None:
+    forecaster = made()
+    _, state = carried(forecaster, some_values([4, 6]))
+    none = Ragged(torch.zeros(0, 2, dtype=torch.float64), torch.tensor([0, 0]))
+    features, ahead = some_inputs(1, 0)
+    nowhere = torch.zeros(0, dtype=torch.int64)
+    forecast, after = forecaster.unroll(none, features[:0], nowhere, ahead, state)
+    assert forecast.shape == (0, 2, S, Q)
+    for ours, theirs in zip(ops.leaves(after), ops.leaves(state), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+# Units --------------------------------------------------------------------------------------------
+
+
+def test_a_forecast_moves_and_scales_with_its_series() -> None:
+    forecaster, values = made(gaps=False), some_values([15], missing=0.0)
+    with torch.no_grad():
+        forecaster.head.weight.zero_()
+    found, _ = carried(forecaster, values)
+    moved, _ = carried(forecaster, values.with_values(values.values * 8.0))
+    torch.testing.assert_close(moved, found * 8.0, rtol=1e-4, atol=0)
+
+
+def test_a_constant_series_has_a_finite_forecast_near_it() -> None:
+    for level in (0.0, 5.0):
+        values = Ragged(torch.full((9, 1), level, dtype=torch.float64), torch.tensor([9]))
+        found, _ = carried(made(), values)
+        assert bool(((found - level).abs() <= 0.1 * max(level, 1e-3)).all())
+
+
+# Learning -----------------------------------------------------------------------------------------
+
+
+def test_gradients_reach_every_weight() -> None:
+    forecaster, values = made().train(), some_values(LENGTHS)
+    features, ahead = some_inputs(values.total, values.total)
+    at = torch.arange(values.total)[values.times() % K == K - 1]
+    forecaster.windows(values, features, at, ahead[at]).nan_to_num(0).sum().backward()
+    for name, weight in forecaster.named_parameters():
+        assert weight.grad is not None and bool((weight.grad != 0).any()), name
