@@ -96,13 +96,12 @@ def main(
 def summary(lines: list[dict[str, Any]], target: str) -> dict[str, Any]:
     """The median and the worst of several seeds."""
     values = sorted(line["value"] for line in lines)
-    worst = values[0] if target.startswith(">") else values[-1]
     seconds = [line["seconds"] for line in lines]
     return {
         "summary": True,
         "value": float(f"{statistics.median(values):.5g}"),
-        "worst": worst,
-        "reached": all(line["reached"] for line in lines),
+        "worst": values[0] if target.startswith(">") or not target else values[-1],
+        "reached": f"{sum(line['reached'] for line in lines)} of {len(lines)} seeds",
         "seconds": round(statistics.median(seconds), 1),
         "slowest": max(seconds),
         "seeds": [line["seed"] for line in lines],

@@ -115,15 +115,16 @@ def cells(row: Row, own: list[dict[str, Any]]) -> list[str]:
     """The cells of a row."""
     first = own[0]
     values = sorted(one["value"] for one in own)
-    worst = values[0] if first["target"].startswith(">") or not first["target"] else values[-1]
-    middle, mark = statistics.median(values), "" if all(o["reached"] for o in own) else " **no**"
+    worst = values[0] if first["target"][:1] in ("", ">") else values[-1]
+    middle, count = statistics.median(values), sum(one["reached"] for one in own)
+    mark = "" if count == len(own) else f", {count} of {len(own)} seeds reach it"
     seconds = sorted(one["seconds"] for one in own)
     return [
         row.name,
         first["task"],
         first["metric"],
         first["target"] or "(reported)",
-        f"**{middle:.{row.digits}f}** ({worst:.{row.digits}f}){mark}" + ", ".join(extra(own)),
+        f"**{middle:.{row.digits}f}** ({worst:.{row.digits}f}){mark}" + "".join(extra(own)),
         "; ".join(simpler(row, first)),
         f"{statistics.median(seconds):.0f} ({seconds[-1]:.0f})",
         ", ".join(str(one["seed"]) for one in own),

@@ -11,7 +11,7 @@ shapes = {
     "waving": lambda t: np.sin(t / 2),
 }
 names = random.choice(list(shapes), size=240)
-x = [shapes[name](np.arange(length)) for name, length in zip(names, random.integers(10, 40, 240))]
+x = [shapes[name](np.arange(random.integers(10, 40))) for name in names]
 x = [values + random.normal(scale=0.3, size=len(values)) for values in x]
 
 run = segue.fit(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -171,11 +174,16 @@ def test_every_kind_of_block_is_one_that_is_tested() -> None:
     assert kinds <= {"", "text", "python", "python skip", "console", "console check", "yaml"}
 
 
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, segue.cli; segue.cli.parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 # Options ------------------------------------------------------------------------------------------
 
 
 def option_models() -> dict[str, tuple[type[BaseModel], type[BaseModel] | None]]:
-    """The models of the declaration by the name in the pages, and the one whose options they share."""
+    """The models of the declaration by their name in the pages, and whose options they share."""
     own = (schema.Data, schema.Split, schema.Input, schema.Model, schema.Training, schema.Clip)
     return {
         **{model.__name__: (model, None) for model in own},
@@ -283,3 +291,28 @@ def test_figures_name_the_command_that_makes_them() -> None:
 
 def test_the_design_fits_on_its_pages() -> None:
     assert len((ROOT / "DESIGN.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_import_order_of_the_design_is_that_of_the_code() -> None:
+    section = (ROOT / "DESIGN.md").read_text(encoding="utf-8").partition("## Import order")[2]
+    block = section.split("```")[1]
+    order = re.findall(r"\w+", "\n".join(line.partition("   ")[0] for line in block.splitlines()))
+    source = ROOT / "src" / "segue"
+    modules = {path.stem for path in source.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert set(order) == {name for name in modules if not name.startswith("_")}
+    for name in order:
+        files = [source / f"{name}.py", *(source / name).rglob("*.py")]
+        for tree in (ast.parse(file.read_text("utf-8")) for file in files if file.is_file()):
+            for imported in imports(tree) - {name}:
+                assert order.index(imported) < order.index(name), f"{name} imports {imported}"
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """The modules of segue that a module imports from."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "segue":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("segue."):
+            found.add((node.module or "").split(".")[1])
+    return found

@@ -1,4 +1,4 @@
-"""Every example runs as a program of its own, in an empty folder, and says what it is expected to say."""
+"""Every example runs as a program of its own, in an empty folder, and says what it should."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_example_runs_and_learns(name: str, tmp_path: Path) -> None:
         cwd=tmp_path,
         env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=300,
     )
     assert done.stderr == ""

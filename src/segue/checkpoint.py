@@ -183,7 +183,7 @@ def refuse_taken(folder: Path, *, overwrite: bool) -> None:
         RunError: the place is taken.
     """
     place = _place(folder)
-    if not place.exists():
+    if not os.path.exists(place):
         return
     where, expected = str(folder), "a new folder for the run"
     names = {path.name for path in place.iterdir()} if place.is_dir() else {"a file"}
@@ -272,7 +272,8 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 def _place(folder: Path) -> Path:
     """Where the run is: beside its place if its overwriting was cut off between the two renames."""
     old = _beside(folder, "old")
-    return old if old.is_dir() and not folder.exists() else folder
+    # os.path answers no where a name is too long; Path raises.
+    return old if os.path.isdir(old) and not os.path.exists(folder) else folder
 
 
 def _restore_interrupted(folder: Path) -> None:
@@ -282,7 +283,7 @@ def _restore_interrupted(folder: Path) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> RunError:
-    got, fix = str(error.strerror), "choose another folder"
+    got, fix = f"{error.strerror} ({error.filename})", "choose another folder"
     return RunError(str(folder), "a place to write a run to", got, fix)
 
 

@@ -4,7 +4,7 @@ will be.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,8 +59,10 @@ class Clock:
         # In rows that are whole sequences a cell holds the times of all steps.
         dtype = cell.inner if isinstance(cell, pl.List) else cell
         dates = dtype is not None and dtype.is_temporal()
-        ends = dates and bool((_moments(train.times + DAY).dt.day() == 1).all())
-        return cls(column, dates, dtype == pl.Date, typical_step(train), ends)
+        clock = cls(column, dates, dtype == pl.Date, typical_step(train))
+        if clock.name not in MONTHS:
+            return clock
+        return replace(clock, month_ends=bool((_moments(train.times + DAY).dt.day() == 1).all()))
 
     @property
     def name(self) -> str | None:
@@ -105,17 +107,17 @@ class Clock:
         return asdict(self)
 
 
-def changes(sequences: Sequences) -> NDArray[np.float64]:
-    """The times from one step to the next within every sequence, one after another."""
-    inside = np.ones(max(sequences.total - 1, 0), bool)
-    ends = sequences.offsets[1:-1]
-    inside[ends[(ends > 0) & (ends < sequences.total)] - 1] = False
-    return np.diff(sequences.times)[inside]
+def changes(sequences: Sequences, most: int | None = None) -> NDArray[np.float64]:
+    """The times from one step to the next within every sequence, of the first `most` steps."""
+    times, ends = sequences.times[:most], sequences.offsets[1:-1]
+    inside = np.ones(max(len(times) - 1, 0), bool)
+    inside[ends[(ends > 0) & (ends < len(times))] - 1] = False
+    return np.diff(times)[inside]
 
 
 def typical_step(sequences: Sequences) -> float:
-    """The median time from one step to the next within a sequence."""
-    change = changes(sequences)
+    """The median time from one step to the next within a sequence, of the first 100,000 steps."""
+    change = changes(sequences, 100_000)
     change = change[change > 0]
     return float(np.median(change)) if len(change) else 1.0
 

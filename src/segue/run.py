@@ -36,6 +36,7 @@ class Run:
         facts: sizes and figures of the training.
         history: the looks at the validation part.
         evaluation: the scores on what was held out; None for a run that was loaded.
+        digest: what the report shows of a run that was loaded.
     """
 
     trained: Trained
@@ -43,6 +44,7 @@ class Run:
     facts: Mapping[str, Any]
     history: tuple[Epoch, ...]
     evaluation: Evaluation | None = None
+    digest: dict[str, Any] | None = None
 
     @property
     def declaration(self) -> Declaration:
@@ -81,7 +83,7 @@ class Run:
         Raises:
             RunError: the place is taken.
         """
-        digest = report.digest(self.trained, self.evaluation)
+        digest = self.digest or report.digest(self.trained, self.evaluation)
         texts = {
             "metrics.jsonl": "".join(json.dumps(asdict(epoch)) + "\n" for epoch in self.history),
             "evaluation.json": json.dumps(digest),
@@ -195,7 +197,12 @@ def load(folder: str | os.PathLike[str]) -> Run:
     Raises:
         RunError: no such folder, or damaged, or not a run.
     """
-    return _loaded(Path(folder))[0]
+    path = Path(folder)
+    trained, manifest = checkpoint.load(path)
+    lines = checkpoint.verified(path, manifest, "metrics.jsonl").decode().splitlines()
+    history = tuple(Epoch(**json.loads(line)) for line in lines)
+    digest = json.loads(checkpoint.verified(path, manifest, "evaluation.json"))
+    return Run(trained, manifest.fingerprint, manifest.facts, history, digest=digest)
 
 
 def rewrite_report(folder: str | os.PathLike[str]) -> Path:
@@ -204,19 +211,10 @@ def rewrite_report(folder: str | os.PathLike[str]) -> Path:
     Raises:
         RunError: no such folder, or damaged, or not a run, or not to be written to.
     """
-    path = Path(folder)
-    run, manifest = _loaded(path)
-    digest = json.loads(checkpoint.verified(path, manifest, "evaluation.json"))
-    page = report.html(run.declaration, run.facts, run.history, digest)
+    path, run = Path(folder), load(folder)
+    page = report.html(run.declaration, run.facts, run.history, run.digest)
     checkpoint.replace_file(path, "report.html", page)
     return path / "report.html"
-
-
-def _loaded(folder: Path) -> tuple[Run, checkpoint.Manifest]:
-    trained, manifest = checkpoint.load(folder)
-    lines = checkpoint.verified(folder, manifest, "metrics.jsonl").decode().splitlines()
-    history = tuple(Epoch(**json.loads(line)) for line in lines)
-    return Run(trained, manifest.fingerprint, manifest.facts, history), manifest
 
 
 def inspect(
@@ -265,7 +263,7 @@ def of_arrays(x: Any, y: Any) -> tuple[Table, Declaration]:
     Raises:
         DataError: there are not as many targets as sequences.
     """
-    inputs = frame_of(x)[0]
+    inputs = _frame(x)
     targets = _targets(y, inputs)
     if inputs.height != targets.height:
         got = f"{inputs.height} sequences and {targets.height} targets"
@@ -294,10 +292,16 @@ def _targets(y: Any, inputs: pl.DataFrame) -> pl.DataFrame:
             # [B, O], a column per output; otherwise [B, T], which is one column of lists.
             names = [f"y{index}" for index in range(y.shape[1])] if y.shape[1] > 1 else ["y"]
             y = {name: y[:, index] for index, name in enumerate(names)}
-    targets = frame_of(y)[0]
+    targets = _frame(y)
     if _are_numbered(targets, "x"):
         return targets.rename({name: f"y{name[1:]}" for name in targets.columns})
     return targets
+
+
+def _frame(values: Any) -> pl.DataFrame:
+    """The values as columns, whose sequences are lists."""
+    columns = frame_of(values)[0].get_columns()
+    return pl.DataFrame([c.arr.to_list() if isinstance(c.dtype, pl.Array) else c for c in columns])
 
 
 def _are_numbered(frame: pl.DataFrame, letter: str) -> bool:

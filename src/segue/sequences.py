@@ -69,14 +69,14 @@ class Sequences:
         self, rows: NDArray[np.int64], start: NDArray[np.int64], length: NDArray[np.int64]
     ) -> Sequences:
         """Pieces: `length[p]` steps of sequence `rows[p]` from its step `start[p]` on."""
-        index = spans(self.offsets[rows] + start, length)
+        place = _Places(self.offsets[rows] + start, length)
         return replace(
             self,
-            steps=rows_of(self.steps, index),
+            steps=place.of_frame(self.steps),
             lengths=np.asarray(length, np.int64),
-            keys=rows_of(self.keys.to_frame(), rows).to_series(),
+            keys=self.keys[rows],
             static=rows_of(self.static, rows),
-            times=self.times[_range_of(index)],
+            times=place.of_array(self.times),
         )
 
 
@@ -125,19 +125,29 @@ def spans(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int
 
 
 def rows_of(frame: pl.DataFrame, rows: NDArray[np.int64]) -> pl.DataFrame:
-    """These rows of a frame, which may have no columns at all; a view where they lie together."""
-    if not frame.width:
-        return frame
-    chosen = _range_of(rows)
-    if isinstance(chosen, slice):
-        return frame.slice(chosen.start, chosen.stop - chosen.start)
-    return frame[chosen]
+    """These rows of a frame, which may have no columns at all."""
+    return frame[rows] if frame.width else frame
 
 
-def _range_of(index: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """`index` as a slice where it counts up by one, so that nothing needs to be copied."""
-    if not len(index):
-        return slice(0, 0)
-    if (np.diff(index) == 1).all():
-        return slice(int(index[0]), int(index[-1]) + 1)
-    return index
+class _Places:
+    """Where spans lie; what is taken from there is not copied if they are few or lie together."""
+
+    FEW = 1000
+
+    def __init__(self, start: NDArray[np.int64], length: NDArray[np.int64]) -> None:
+        together = bool((start[1:] == start[:-1] + length[:-1]).all()) and len(start) > 0
+        first, size = (start[:1], length.sum(keepdims=True)) if together else (start, length)
+        self._pieces = list(zip(first.tolist(), size.tolist(), strict=True))
+        self._spans = (start, length)
+
+    def of_frame(self, frame: pl.DataFrame) -> pl.DataFrame:
+        if not frame.width:
+            return frame
+        if 0 < len(self._pieces) <= self.FEW:
+            pieces = [frame.slice(start, length) for start, length in self._pieces]
+            return pl.concat(pieces, rechunk=False)
+        return frame[spans(*self._spans)]
+
+    def of_array(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        pieces = [values[start : start + length] for start, length in self._pieces]
+        return pieces[0] if len(pieces) == 1 else np.concatenate([values[:0], *pieces])

@@ -352,9 +352,9 @@ def _times(
     refused = ~(times > before)
     if refused.any():
         row = int(refused.argmax())
-        expected = f"a time after {trained.clock.values(before[[row]])[0]}"
-        if np.isinf(before[row]) or np.isnan(before[row]):
-            expected = "a time"
+        expected = "a time"
+        if np.isfinite(before[row]):
+            expected += f" after {trained.clock.values(before[[row]])[0]}"
         fix = "send the records of a sequence in time order"
         raise DataError(f"{places[row]}: {column!r}", expected, str(values[row]), fix)
     return times

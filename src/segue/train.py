@@ -198,6 +198,7 @@ class _Course:
                     raise TrainingError(_not_finite(loss, epoch, rate, batch, self.folder))
                 yield Update(epoch, loss, rate, progress)
 
+    @torch.enable_grad()
     def _update(
         self, batch: Batch, targets: dict[str, Any], state: NetworkState | None, rate: float
     ) -> tuple[float | None, NetworkState | None]:

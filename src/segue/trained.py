@@ -150,7 +150,7 @@ class Trained:
         """
         pieces = Pieces(rows, first, stop - first)
         at = np.arange(int((stop - first).sum()))
-        return dict(store.targets_at(pieces, at, limit, since=np.zeros_like(rows)))
+        return dict(store.targets_at(pieces, at, limit, from_start=True))
 
     def _groups(self, stop: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Spans, in their order, that together have about as many steps as go through at once."""

@@ -202,7 +202,7 @@ def _from_steps(
     framing = [column for column in (data.key, data.time) if column]
     frame = frame.select(list(dict.fromkeys([*steps, *static, *ends, *framing])))
     keys, codes = _key_codes(frame, data.key, origin)
-    if (np.diff(codes) < 0).any():
+    if (codes[1:] < codes[:-1]).any():
         together = np.argsort(codes, kind="stable")
         frame, codes = frame[together], codes[together]
         origin = f"{table.origin} (sorted by {data.key})"

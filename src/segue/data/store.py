@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.data.order import draws, permutation
 from segue.fields import Field
+from segue.fields.number import numbers
 from segue.sequences import Part, Sequences, spans
 from segue.tasks import Forecast, Future, Task
 
@@ -91,8 +94,7 @@ class Store:
             n: f.encode(sequences.static, origin) for n, f in fields.items() if n in static
         }
         forecasts = {name: task for name, task in tasks.items() if isinstance(task, Forecast)}
-        self.series = {name: task.series(sequences) for name, task in forecasts.items()}
-        self._counts = {n: [_counts(column) for column in cs] for n, cs in self.series.items()}
+        self._series = {name: _series(task, sequences) for name, task in forecasts.items()}
         self._known = known
         self._horizon = {name: task.horizon for name, task in forecasts.items()}
         self._units = {name: task.units(sequences.keys) for name, task in forecasts.items()}
@@ -129,8 +131,8 @@ class Store:
                 name: values[torch.from_numpy(pieces.row)] for name, values in self.static.items()
             },
             series={
-                n: torch.from_numpy(np.stack([c[steps] for c in cs], 1))
-                for n, cs in self.series.items()
+                name: torch.from_numpy(np.stack([one.at(steps) for one in several], 1))
+                for name, several in self._series.items()
             },
             times=torch.from_numpy(self.times[steps]),
             lengths=torch.from_numpy(pieces.length.astype(np.int64)),
@@ -143,7 +145,8 @@ class Store:
         pieces: Pieces,
         at: NDArray[np.int64],
         stop: NDArray[np.int64],
-        since: NDArray[np.int64] | None = None,
+        *,
+        from_start: bool = False,
     ) -> dict[str, Target]:
         """Targets of a batch: per step ``[M, ...]``, at the end ``[P, ...]``, of forecasts the
         `Future` of M origins.
@@ -153,40 +156,74 @@ class Store:
 
         Args:
             at: the steps at which outputs are wanted, indices into the steps of the pieces.
-            since: the step of its sequence from which on each piece was read, where that is not its
-                start.
+            from_start: whether each sequence was read from its start on, or from that of the piece.
         """
-        index = spans(self.offsets[pieces.row] + pieces.start, pieces.length)[at]
+        steps = spans(self.offsets[pieces.row] + pieces.start, pieces.length)
         owner = np.repeat(np.arange(len(pieces)), pieces.length)[at]
+        index, rows = steps[at], pieces.row[owner]
         limit = (self.offsets[pieces.row] + stop)[owner]
         found: dict[str, Target] = {}
         for name, target in self.targets.items():
             own = target[index] if self._every[name] else target[pieces.row]
             gone = torch.from_numpy(index + 1 >= limit)
             found[name] = without(own, gone) if name in self._look_ahead else own
-        begin = (self.offsets[pieces.row] + (pieces.start if since is None else since))[owner]
-        for name, columns in self.series.items():
+        for name, several in self._series.items():
             future = index[:, None] + np.arange(1, self._horizon[name] + 1)
             inside = future < limit[:, None]
             future = np.minimum(future, len(self.times) - 1)
-            values = np.empty((len(index), len(columns), self._horizon[name]))
-            for place, (column, counts) in enumerate(zip(columns, self._counts[name], strict=True)):
-                begun = counts is None or (counts[index + 1] > counts[begin])[:, None]
-                values[:, place] = np.where(inside & begun, column[future], np.nan)
-            spread, naive = self._units[name]
-            rows = pieces.row[owner]
-            found[name] = Future(torch.from_numpy(values), spread[rows], naive[rows])
+            values = np.empty((len(index), len(several), self._horizon[name]))
+            for place, one in enumerate(several):
+                if from_start:
+                    begun = one.begin[rows] <= index
+                else:
+                    first = np.cumsum(pieces.length) - pieces.length
+                    begun = one.begun(steps, at, first[owner])
+                values[:, place] = np.where(inside & begun[:, None], one.at(future), np.nan)
+            units = (unit[rows] for unit in self._units[name])
+            found[name] = Future(torch.from_numpy(values), *units)
         return found
 
 
-def _counts(column: NDArray[np.float64]) -> NDArray[np.int32] | None:
-    """How many values were observed before each step and at the end, ``[N + 1]``; None if all."""
-    missing = np.isnan(column)
-    if not missing.any():
-        return None
-    counts = np.zeros(len(column) + 1, np.int32)
-    np.cumsum(~missing, out=counts[1:])
-    return counts
+class _Series:
+    """One column to forecast; one with gaps stays as it is, since filling them would copy it.
+
+    Attributes:
+        begin: the first step of each sequence at which it was observed, int64 ``[B]`` into N; N
+            for never.
+    """
+
+    def __init__(self, column: pl.Series, offsets: NDArray[np.int64], origin: str) -> None:
+        self._column, self._origin = column, origin
+        self._values = None if column.null_count() else numbers(column, origin)
+        self.begin = offsets[:-1].copy()
+        if self._values is None:
+            seen = column.is_not_null().to_numpy()
+            for row, (start, stop) in enumerate(pairwise(offsets.tolist())):
+                own = seen[start:stop]
+                self.begin[row] = start + own.argmax() if own.any() else len(seen)
+
+    def at(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The values at some steps, in the shape of `index`; NaN where not observed."""
+        if self._values is not None:
+            return self._values[index]
+        return numbers(self._column.gather(index.reshape(-1)), self._origin).reshape(index.shape)
+
+    def begun(
+        self, steps: NDArray[np.int64], at: NDArray[np.int64], first: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Whether anything was observed among ``steps[first[m]] .. steps[at[m]]``, ``[M]``."""
+        if self._values is not None:
+            return np.ones(len(at), bool)
+        counts = np.concatenate([[0], np.cumsum(~np.isnan(self.at(steps)))])
+        seen: NDArray[np.bool_] = counts[at + 1] > counts[first]
+        return seen
+
+
+def _series(task: Forecast, sequences: Sequences) -> list[_Series]:
+    return [
+        _Series(sequences.steps[column], sequences.offsets, sequences.origin)
+        for column in task.columns
+    ]
 
 
 def without(target: Tensor, gone: Tensor) -> Tensor:

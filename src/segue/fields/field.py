@@ -5,6 +5,7 @@ behind it).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import polars as pl
@@ -102,6 +103,14 @@ class Field(ABC):
     def describe(self) -> str:
         """One line on what was learnt, for the data check."""
         return ""
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """The rows ``0 .. count - 1`` some at a time, so that what is computed between takes little
+    memory.
+    """
+    size = 65_536
+    return (slice(low, low + size) for low in range(0, count, size))
 
 
 def raw_column(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.errors import DataError
-from segue.fields.field import Encoder, EncoderState, Field, raw_column
+from segue.fields.field import Encoder, EncoderState, Field, blocks, raw_column
 from segue.ragged import Ragged
 from segue.schema import Input
 
@@ -49,20 +51,22 @@ class Number(Field):
 
     def fit(self, frame: pl.DataFrame) -> None:
         for index, column in enumerate(self.columns):
-            values = numbers(frame[column], "training rows")
-            seen = values[~np.isnan(values)]
-            self.gaps[index] = len(seen) < len(values)
-            if len(seen) and self._scale == "standard":
-                self.shift[index], self.scale[index] = seen.mean(), seen.std()
-            elif len(seen) and self._scale == "minmax":
-                self.shift[index], self.scale[index] = seen.min(), seen.max() - seen.min()
+            series = frame[column]
+            count, mean, deviation = moments(series, "training rows")
+            self.gaps[index] = count < len(series)
+            if count and self._scale == "standard":
+                self.shift[index], self.scale[index] = mean, deviation
+            elif count and self._scale == "minmax":
+                values = numbers(series, "training rows")
+                self.shift[index] = np.fmin.reduce(values)
+                self.scale[index] = np.fmax.reduce(values) - self.shift[index]
             self.scale[index] = scale_of(self.scale[index], self.shift[index])
 
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
         encoded = np.empty((frame.height, len(self.columns)), np.float32)
         for index, column in enumerate(self.columns):
-            values = numbers(frame[column], origin)
-            encoded[:, index] = (values - self.shift[index]) / self.scale[index]
+            for some, values in _blocks(frame[column], origin):
+                encoded[some, index] = (values - self.shift[index]) / self.scale[index]
         return torch.from_numpy(encoded)
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
@@ -138,13 +142,33 @@ class NumberEncoder(Encoder):
         return features, (torch.where(torch.isinf(after), torch.nan, after),)
 
 
+def moments(series: pl.Series, origin: str) -> tuple[int, float, float]:
+    """How many values are there, their mean, and their standard deviation (over the count, not the
+    count less one); 0 where there are none.
+
+    Raises:
+        DataError: the column does not hold finite numbers.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for _, values in _blocks(series, origin):
+        seen = values[~np.isnan(values)]
+        count, total = count + len(seen), total + float(seen.sum())
+    mean = total / max(1, count)
+    for _, values in _blocks(series, origin):
+        squares += float(np.square(values[~np.isnan(values)] - mean).sum())
+    return count, mean, math.sqrt(squares / max(1, count))
+
+
 def scale_of(spread: float, level: float) -> float:
     """`spread` as a scale to divide by: 1 where values do not change but for rounding."""
     return float(spread) if spread > 1e-12 * abs(level) else 1.0
 
 
-def numbers(series: pl.Series, origin: str) -> NDArray[np.float64]:
+def numbers(series: pl.Series, origin: str, first: int = 0) -> NDArray[np.float64]:
     """The values of a column as float64, NaN where one is missing.
+
+    Args:
+        first: how many rows of the column lie before `series`, for the message.
 
     Raises:
         DataError: the column does not hold finite numbers.
@@ -157,10 +181,16 @@ def numbers(series: pl.Series, origin: str) -> NDArray[np.float64]:
     infinite = np.isinf(values)
     if infinite.any():
         row = int(infinite.argmax())
+        where = f"{where}, row {first + row + 1}"
         expected = "a finite number, or nothing where it is missing"
         fix = "correct the value or leave the cell empty"
-        raise DataError(f"{where}, row {row + 1}", expected, repr(float(values[row])), fix)
+        raise DataError(where, expected, repr(float(values[row])), fix)
     return values
+
+
+def _blocks(series: pl.Series, origin: str) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    for some in blocks(len(series)):
+        yield some, numbers(series[some], origin, some.start)
 
 
 def _padded_with(x: Ragged, fill: float) -> Tensor:

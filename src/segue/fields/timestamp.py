@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.errors import DataError
-from segue.fields.field import Encoder, EncoderState, Field
+from segue.fields.field import Encoder, EncoderState, Field, blocks
 from segue.ragged import Ragged
 from segue.schema import Input
 
@@ -49,13 +49,16 @@ class Timestamp(Field):
         return values.dtype in (pl.Date, pl.Datetime)
 
     def fit(self, frame: pl.DataFrame) -> None:
-        times = seconds(frame[self.columns[0]], "training rows")
-        steps = np.diff(times)
+        series = frame[self.columns[0]]
+        # The first are enough to tell how even the steps are.
+        steps = np.diff(seconds(series.head(100_000), "training rows"))
         steps = steps[steps > 0]
         self.unit = float(np.median(steps)) if len(steps) else 1.0
-        # The steps of one key follow each other; a jump back is the next key and was left out
-        # above. lf.uneven = bool(len(steps)) and float((steps != self.unit).mean()) > 0.01
-        span = float(times.max() - times.min()) if len(times) else 0.0
+        # A jump back is the start of the next key and was left out above.
+        self.uneven = bool(len(steps)) and float((steps != self.unit).mean()) > 0.01
+        ends = pl.Series(series.name, [series.min(), series.max()], dtype=series.dtype)
+        first, last = seconds(ends, "training rows")
+        span = float(last - first)
         self.cycles = tuple(
             name
             for name, length in CYCLES.items()
@@ -63,15 +66,16 @@ class Timestamp(Field):
         )
 
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
-        return torch.from_numpy(self.calendar(seconds(frame[self.columns[0]], origin)))
-
-    def calendar(self, times: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Calendar features ``[N, 2 * cycles]`` of times in seconds since 1970."""
-        features = np.empty((len(times), 2 * len(self.cycles)), np.float32)
-        for index, name in enumerate(self.cycles):
-            phase = 2 * math.pi * ((times - _MONDAY) / CYCLES[name] % 1.0)
-            features[:, 2 * index], features[:, 2 * index + 1] = np.sin(phase), np.cos(phase)
-        return features
+        """Calendar features ``[N, 2 * cycles]``: sin and cos of each cycle's phase."""
+        series = frame[self.columns[0]]
+        features = np.empty((len(series), 2 * len(self.cycles)), np.float32)
+        for some in blocks(len(series)):
+            times = seconds(series[some], origin, some.start)
+            for index, name in enumerate(self.cycles):
+                phase = 2 * math.pi * ((times - _MONDAY) / CYCLES[name] % 1.0)
+                features[some, 2 * index] = np.sin(phase)
+                features[some, 2 * index + 1] = np.cos(phase)
+        return torch.from_numpy(features)
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         return moments(name, values, origin)
@@ -137,8 +141,11 @@ def _moment(value: Any, where: str) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
-def seconds(series: pl.Series, origin: str) -> NDArray[np.float64]:
+def seconds(series: pl.Series, origin: str, first: int = 0) -> NDArray[np.float64]:
     """Seconds since 1970 of a column of dates or date-times.
+
+    Args:
+        first: how many rows of the column lie before `series`, for the message.
 
     Raises:
         DataError: the column is of another type, or a cell is empty.
@@ -150,7 +157,6 @@ def seconds(series: pl.Series, origin: str) -> NDArray[np.float64]:
         raise DataError(where, "dates or date-times", got, fix)
     if series.null_count():
         row = int(series.is_null().arg_max() or 0)
-        raise DataError(f"{where}, row {row + 1}", "a date", "an empty cell", "fill it in")
-    moments = series.cast(pl.Datetime("us")).to_physical()
-    values: NDArray[np.float64] = (moments.cast(pl.Float64) / 1e6).to_numpy()
+        raise DataError(f"{where}, row {first + row + 1}", "a date", "an empty cell", "fill it in")
+    values: NDArray[np.float64] = series.cast(pl.Datetime("us")).to_physical().to_numpy() / 1e6
     return values

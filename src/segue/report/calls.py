@@ -75,8 +75,7 @@ def draw(declaration: Declaration, origin: str, example: dict[str, Any] | None) 
         return "".join(parts)
     line = json.dumps(example["record"], ensure_ascii=False)
     parts += ["<h3>A live record</h3>", code(line), paragraph(_answered(example), "note")]
-    answer = json.dumps(example["answer"], ensure_ascii=False)
-    return "".join(parts) + block(answer.replace('"…": "…"', "…").replace('"…"', "…"))
+    return "".join(parts) + block(_shown(example["answer"]))
 
 
 def _answered(example: dict[str, Any]) -> str:
@@ -211,6 +210,16 @@ def _key(trained: Trained) -> str:
 
 def _first_key(evaluation: Evaluation) -> Any:
     return evaluation.sequences.keys[int(evaluation.part.rows[0])]
+
+
+def _shown(answer: Record) -> str:
+    """An answer, a line for each field."""
+    lines = [
+        f"  {json.dumps(name, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
+        for name, value in answer.items()
+    ]
+    text = "{\n" + ",\n".join(lines) + "\n}"
+    return text.replace('"…": "…"', "…").replace('"…"', "…")
 
 
 def _first(answer: Record) -> Record:

@@ -48,8 +48,8 @@ def number(value: float | None) -> str:
 def percent(value: float | None, digits: int = 1) -> str:
     """A share for a reader; the blank does not break.
 
-    >>> percent(0.125)
-    '12.5\\u00a0%'
+    >>> ascii(percent(0.125))
+    "'12.5\\\\xa0%'"
     """
     return "–" if value is None else f"{100 * value:.{digits}f}\u00a0%"
 

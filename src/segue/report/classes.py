@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -239,63 +240,63 @@ def _sure_chart(sure: list[list[float]]) -> str:
 def _strip_chart(strip: dict[str, Any]) -> str:
     """Two rows of colours, the truth above the answer, and a mark where they differ."""
     texts = [name for name in [*strip["truth"], *strip["claimed"]] if name is not None]
-    names = sorted(set(texts), key=lambda name: -texts.count(name))
-    colours = [*COLOURS[: len(names)], *[PALE] * (len(names) - len(COLOURS))]
-    code = {name: index for index, name in enumerate(names)}
-    rows = [strip["claimed"], strip["truth"]]
-    scale = []
-    for index, colour in enumerate(colours):
-        scale += [[index / len(colours), colour], [(index + 1) / len(colours), colour]]
-    wrong = [
-        place
-        for place, (a, b) in enumerate(zip(strip["truth"], strip["claimed"], strict=True))
-        if a is not None and a != b
-    ]
+    names = sorted(dict.fromkeys(texts), key=lambda name: -texts.count(name))
     places = list(range(len(strip["steps"])))
     ticks = places[:: max(1, len(places) // 6)]
-    traces: list[Trace] = [
-        {
-            "type": "heatmap",
-            "z": [[None if name is None else code[name] for name in row] for row in rows],
-            "x": places,
-            "y": ["model", "truth"],
-            "text": [
-                [(name or "not observed").replace("<", "&lt;") for name in row] for row in rows
-            ],
-            "hovertemplate": "%{y}: %{text}<extra></extra>",
-            "colorscale": scale,
-            "zmin": -0.5,
-            "zmax": len(colours) - 0.5,
-            "showscale": False,
-            "ygap": 4,
-        },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": wrong,
-            "y": ["model"] * len(wrong),
-            "marker": {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": "#ffffff"}},
-            "hoverinfo": "skip",
-        },
-    ]
     layout = {
         "xaxis": {"tickvals": ticks, "ticktext": [str(strip["steps"][t]) for t in ticks]},
         "margin": {"l": 50},
     }
-    shown = "".join(
-        f'<span><i class="swatch" style="background:{colour}"></i>'
-        + paragraph(name)[3:-4]
-        + "</span>"
-        for name, colour in zip(names[: len(COLOURS)], colours, strict=False)
-    )
     more = f"<span>and {len(names) - len(COLOURS)} more</span>" if len(names) > len(COLOURS) else ""
+    shown = "".join(
+        f'<span><i class="swatch" style="background:{colour}"></i>{escape(name)}</span>'
+        for name, colour in zip(names, COLOURS, strict=False)
+    )
     title = f"{strip['key'] or 'the sequence'}: {percent(strip['share'])} of the steps are right"
     note = "A typical sequence; white crosses mark the steps where the model is wrong."
     return (
         f'<p class="legend">{shown}{more}</p>'
-        + chart(title, traces, layout, 190)
+        + chart(title, [_strip_rows(strip, names), _strip_mistakes(strip)], layout, 190)
         + paragraph(note, "note")
     )
+
+
+def _strip_rows(strip: dict[str, Any], names: list[str]) -> Trace:
+    colours = [*COLOURS[: len(names)], *[PALE] * (len(names) - len(COLOURS))]
+    code = {name: index for index, name in enumerate(names)}
+    rows = [strip["claimed"], strip["truth"]]
+    # Every colour at the start and at the end of its own stretch: steps instead of a gradient.
+    scale = [
+        [(index + end) / len(colours), colour]
+        for index, colour in enumerate(colours)
+        for end in (0, 1)
+    ]
+    return {
+        "type": "heatmap",
+        "z": [[None if name is None else code[name] for name in row] for row in rows],
+        "x": list(range(len(strip["steps"]))),
+        "y": ["model", "truth"],
+        "text": [[escape(name or "not observed") for name in row] for row in rows],
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+        "colorscale": scale,
+        "zmin": -0.5,
+        "zmax": len(colours) - 0.5,
+        "showscale": False,
+        "ygap": 4,
+    }
+
+
+def _strip_mistakes(strip: dict[str, Any]) -> Trace:
+    pairs = zip(strip["truth"], strip["claimed"], strict=True)
+    wrong = [place for place, (a, b) in enumerate(pairs) if a is not None and a != b]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": wrong,
+        "y": ["model"] * len(wrong),
+        "marker": {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": "#ffffff"}},
+        "hoverinfo": "skip",
+    }
 
 
 def _mistake_table(mistakes: list[list[Any]]) -> str:

@@ -35,6 +35,8 @@ POINTS = 400
 """Steps that a line has at most."""
 SERIES = 1000
 """Dots that a cloud of series has at most."""
+FEW = 8
+"""Below so many steps a line shows its points."""
 COLUMNS = 40
 """Rows that a table of columns has at most."""
 
@@ -104,42 +106,20 @@ def best_naive(scored: Scored, task: Forecast) -> Values:
 
 def draw(picture: dict[str, Any]) -> str:
     """The HTML of what `gather` gave."""
+    if not picture["panels"]:
+        return paragraph("Nothing was observed in the scored part.")
     naive, by_step, share = picture["naive"], picture["by_step"], picture["share"]
-    entries = [("truth", "what came"), ("model", "forecast")]
-    if share is not None:
-        entries.append(("band", f"where {percent(share, 0)} of the values should fall"))
-    panels = grid(_panel_chart(panel, naive) for panel in picture["panels"])
-    unit = by_step["unit"]
-    error = f"mean absolute error ({unit})" if unit else "error, in units of the naive change"
-    steps = [
-        line(
-            by_step["ahead"],
-            by_step["naive"],
-            naive,
-            GREY,
-            dash="dash",
-            mode=_mode(by_step["ahead"]),
-        ),
-        line(by_step["ahead"], by_step["model"], "model", ACCENT, mode=_mode(by_step["ahead"])),
-    ]
-    charts = [chart("Error by steps ahead", steps, _from_zero(axes("steps ahead", error)))]
+    charts = [_errors(by_step, naive)]
     if by_step["inside"] is not None:
         charts.append(_coverage(by_step, share))
     if picture["series"] is not None:
         charts.append(_cloud(picture["series"], naive))
     return (
-        "<h3>Forecasts and what came</h3>"
-        + paragraph(
-            "Made from the past alone, from origins spread over the scored part; the grey line"
-            " is the best naive forecast.",
-            "note",
-        )
-        + legend([*entries, ("naive", naive)])
-        + panels
+        _examples(picture["panels"], naive, share)
         + "<h3>How far off, how far ahead</h3>"
         + legend([("model", "model"), ("naive", naive)])
         + grid(charts)
-        + _tables(picture)
+        + _columns(picture)
     )
 
 
@@ -181,7 +161,7 @@ def _panel(
     """One origin: the past that leads to it, and what was forecast beside what came."""
     answer, span, column, why = place
     origin = int(scored.step[answer])
-    history = min(origin + 1, max(2 * task.horizon, min(2 * task.season, 4 * task.horizon), 8))
+    history = min(origin + 1, max(2 * task.horizon, min(task.season, 4 * task.horizon), 8))
     past = origin - history + 1 + thin(history, POINTS)
     ahead = thin(task.horizon, POINTS)
     first = scored.sequences.offsets[scored.part.rows[span]]
@@ -228,6 +208,22 @@ def _series(scored: Scored, task: Forecast, ours: Values, theirs: Values) -> dic
     }
 
 
+def _examples(panels: list[dict[str, Any]], naive: str, share: float | None) -> str:
+    note = (
+        "Made from the past alone, from origins spread over the scored part; the dashed line is the"
+        " best naive forecast."
+    )
+    entries = [("truth", "what came"), ("model", "forecast")]
+    if share is not None:
+        entries.append(("band", f"where {percent(share, 0)} of the values should fall"))
+    return (
+        "<h3>Forecasts and what came</h3>"
+        + paragraph(note, "note")
+        + legend([*entries, ("naive", naive)])
+        + grid(_panel_chart(panel, naive) for panel in panels)
+    )
+
+
 def _panel_chart(panel: dict[str, Any], naive: str) -> str:
     past, t = panel["past"], panel["t"]
     # The lines of the future start at the last known value, so that the eye can follow.
@@ -246,15 +242,35 @@ def _panel_chart(panel: dict[str, Any], naive: str) -> str:
     return chart(f"{panel['name']}{why}, from {panel['origin']}", traces, layout, 270)
 
 
-def _coverage(by_step: dict[str, Any], share: float) -> str:
-    ahead = by_step["ahead"]
+def _errors(by_step: dict[str, Any], naive: str) -> str:
+    ahead, unit = by_step["ahead"], by_step["unit"]
+    mode = _mode(ahead)
     traces = [
-        line(ahead, [share] * len(ahead), "asked", GREY, dash="dash", mode=_mode(ahead)),
-        line(ahead, by_step["inside"], "inside the band", ACCENT, mode=_mode(ahead)),
+        line(ahead, by_step["naive"], naive, GREY, dash="dash", mode=mode),
+        line(ahead, by_step["model"], "model", ACCENT, mode=mode),
     ]
-    layout = axes("steps ahead", "share of values inside the band")
+    error = f"mean absolute error ({unit})" if unit else "error, in units of the naive change"
+    layout = _by_steps_ahead(ahead, error)
+    layout["yaxis"]["rangemode"] = "tozero"
+    return chart("Error by steps ahead", traces, layout)
+
+
+def _coverage(by_step: dict[str, Any], share: float) -> str:
+    ahead, mode = by_step["ahead"], _mode(by_step["ahead"])
+    traces = [
+        line(ahead, [share] * len(ahead), "asked", GREY, dash="dash", mode=mode),
+        line(ahead, by_step["inside"], "inside the band", ACCENT, mode=mode),
+    ]
+    layout = _by_steps_ahead(ahead, "share of values inside the band")
     layout["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     return chart(f"Inside the band ({percent(share, 0)} asked)", traces, layout)
+
+
+def _by_steps_ahead(ahead: list[int], y: str) -> dict[str, Any]:
+    layout = axes("steps ahead", y)
+    if ahead[-1] < FEW:
+        layout["xaxis"] |= {"tick0": 1, "dtick": 1}
+    return layout
 
 
 def _cloud(series: dict[str, Any], naive: str) -> str:
@@ -272,7 +288,7 @@ def _cloud(series: dict[str, Any], naive: str) -> str:
     return chart(title, traces, layout)
 
 
-def _tables(picture: dict[str, Any]) -> str:
+def _columns(picture: dict[str, Any]) -> str:
     if len(picture["by_column"]) < 2:
         return ""
     rows = []
@@ -284,11 +300,5 @@ def _tables(picture: dict[str, Any]) -> str:
     return "<h3>By column</h3>" + table(header, rows) + paragraph(note, "note")
 
 
-def _from_zero(layout: dict[str, Any]) -> dict[str, Any]:
-    layout["yaxis"]["rangemode"] = "tozero"
-    return layout
-
-
 def _mode(steps: list[Any]) -> str:
-    """A line through few points shows them."""
-    return "lines+markers" if len(steps) < 8 else "lines"
+    return "lines+markers" if len(steps) < FEW else "lines"

@@ -33,6 +33,8 @@ POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
 """The browser itself refuses every request to a network."""
+INPUT_HEADER = ["input", "columns", "kind", "given", "learnt from the training part"]
+NO_INPUTS = "None besides the past of what is forecast."
 ROLES = {
     "step": "at every step",
     "static": "once per sequence",
@@ -143,7 +145,6 @@ def _data(declaration: Declaration, facts: Mapping[str, Any], digest: dict[str, 
         (number(steps["train"]), "steps to learn from"),
         (number(steps["valid"]), "steps to choose the epoch"),
         (number(steps["test"]), "steps for the score"),
-        (f"{len(declaration.inputs):,}", "input" if len(declaration.inputs) == 1 else "inputs"),
     ]
     shown = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for value, text in figures)
     rows = digest.get("inputs") or [
@@ -165,7 +166,7 @@ def _data(declaration: Declaration, facts: Mapping[str, Any], digest: dict[str, 
         f"<p>From <strong>{escape(str(facts['origin']))}</strong>.</p>"
         f'<div class="figures">{shown}</div>'
         + "<h3>Inputs</h3>"
-        + table(["input", "columns", "kind", "given", "learnt from the training part"], inputs)
+        + (table(INPUT_HEADER, inputs) if inputs else paragraph(NO_INPUTS))
         + "<h3>Outputs</h3>"
         + table(["output", "task", "options"], outputs)
     )
@@ -232,12 +233,12 @@ def _learning(history: Sequence[Epoch]) -> str:
 def _learning_layout(history: Sequence[Epoch], kept: int) -> dict[str, Any]:
     """Losses above, the learning rate below, and a line at the epoch that was kept."""
     losses = [loss for look in history for loss in (look.train_loss, look.valid_loss) if loss]
-    wide = bool(losses) and min(losses) > 0 and max(losses) > 20 * min(losses)
+    wide = bool(losses) and min(losses) > 0 and max(losses) > 8 * min(losses)
     loss = log_axis("loss", losses) if wide else {"title": {"text": "loss"}}
     rate = {"title": {"text": "rate"}, "rangemode": "tozero", "nticks": 3}
-    every = -(-(history[-1].epoch + 1) // 10)
+    every = {"tick0": 1, "dtick": 1} if history[-1].epoch < 10 else {}
     return {
-        "xaxis": {"title": {"text": "epoch"}, "anchor": "y2", "tick0": 1, "dtick": every},
+        "xaxis": {"title": {"text": "epoch"}, "anchor": "y2", **every},
         "yaxis": {**loss, "domain": [0.34, 1]},
         "yaxis2": {**rate, "domain": [0, 0.22]},
         "shapes": [upright(kept)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from segue.errors import DataError
 from segue.fields import Field
-from segue.fields.number import numbers, scale_of
+from segue.fields.field import blocks
+from segue.fields.number import moments, numbers, scale_of
 from segue.schema import Output, Positive, real
 from segue.sequences import Part, Sequences
 from segue.tasks.task import Metrics, Task
@@ -31,15 +32,16 @@ class Future(NamedTuple):
 
     Attributes:
         values: the next S values, float64 ``[M, C, S]``, NaN where not observed.
-        spread: standard deviation of each series in the training rows, ``[M, C]``; the unit of the
-            loss.
+        spread: standard deviation of each series in the training rows, ``[M, C]``.
         naive: mean absolute change over one season in the training rows, ``[M, C]``; the unit of
             MASE.
+        level: mean absolute value in the training rows, ``[M, C]``.
     """
 
     values: Tensor
     spread: Tensor
     naive: Tensor
+    level: Tensor
 
 
 class Forecast(Task):
@@ -47,12 +49,12 @@ class Forecast(Task):
 
     With quantiles the loss is twice the pinball loss, averaged over the quantiles q::
 
-        2 max(q e, (q - 1) e)       e = (y - forecast) / spread
+        2 max(q e, (q - 1) e)       e = (y - forecast) / unit
 
-    where spread is the standard deviation of the series in the training rows; with ``quantiles:
-    []`` it is ``e^2`` and the forecast is the mean. The point forecast is the quantile 0.5.
+    where the unit is that of the option; with ``quantiles: []`` it is ``e^2`` and the forecast is
+    the mean. The point forecast is the quantile 0.5.
 
-    Metrics: mae, rmse, ``mse_scaled`` (e^2), ``mase`` (absolute error over that of the seasonal
+    Metrics: mae, rmse, ``mse_scaled`` (squared error in units of the spread), ``mase`` (absolute error over that of the seasonal
     naive forecast in the training rows; Hyndman and Koehler 2006), ``smape`` (200 |y - f| / (|y| +
     |f|), in per cent), and ``coverage``, the share of values inside the outer quantiles.
 
@@ -73,12 +75,16 @@ class Forecast(Task):
             quantiles: levels of the forecast distribution, 0.5 among them; an empty list forecasts
                 the mean.
             season: steps in a season m, such as 24 for hourly values; inferred from the clock.
+            unit: what the loss measures the errors of a series in: its ``spread`` (standard
+                deviation in the training rows), or its ``level`` (mean absolute value), so that
+                relative errors count, as in sMAPE.
         """
 
         reads_itself: ClassVar[bool] = True
         horizon: Positive
         quantiles: tuple[Quantile, ...] = (0.1, 0.5, 0.9)
         season: Positive | None = None
+        unit: Literal["spread", "level"] = "spread"
 
         @field_validator("quantiles")
         @classmethod
@@ -92,6 +98,7 @@ class Forecast(Task):
         self.horizon = spec.horizon
         self.quantiles = tuple(sorted(spec.quantiles))
         self.season = spec.season or 1
+        self.unit = spec.unit
         self.gaps = False
         """Whether the training rows have missing values."""
         self._units: dict[str, list[list[float]]] = {}
@@ -120,16 +127,17 @@ class Forecast(Task):
             expected = f"fewer steps than the longest training sequence has ({longest})"
             fix = "shorten the horizon or give longer sequences"
             raise DataError(where, expected, str(self.horizon), fix)
-        units = np.empty((train.count, 2, len(self.columns)))
-        for place, values in enumerate(self.series(train)):
-            if np.isnan(values).all():
-                where = f"{train.origin}: column {self.columns[place]!r}"
+        units = np.full((train.count, 3, len(self.columns)), np.nan)
+        for place, column in enumerate(self.columns):
+            series = train.steps[column]
+            if series.null_count() == len(series):
+                where = f"{train.origin}: column {column!r}"
                 fix = "fill in the target"
                 raise DataError(where, "numbers in the training rows", "no value at all", fix)
-            self.gaps = self.gaps or bool(np.isnan(values).any())
-            for row in range(train.count):
-                own = values[train.offsets[row] : train.offsets[row + 1]]
-                units[row, :, place] = _spread(own), _seasonal_change(own, self.season)
+            self.gaps = self.gaps or series.null_count() > 0
+            for row, (start, length) in enumerate(zip(train.offsets, train.lengths, strict=False)):
+                own = series.slice(start, length)
+                units[row, :, place] = _units_of(own, self.season, train.origin)
         known = ~np.isnan(units)
         mean = np.where(known, units, 0.0).sum(0) / np.maximum(known.sum(0), 1)
         mean[mean == 0] = 1.0
@@ -137,13 +145,13 @@ class Forecast(Task):
         filled = np.where(known, units, mean).tolist()
         self._units = dict(zip(map(str, train.keys), filled, strict=True))
 
-    def units(self, keys: pl.Series) -> tuple[Tensor, Tensor]:
-        """Spread and naive error of each key's series, ``[B, C]`` each; those of a key without
-        training values are the means over the other keys.
+    def units(self, keys: pl.Series) -> tuple[Tensor, Tensor, Tensor]:
+        """Spread, naive error and level of each key's series, ``[B, C]`` each; those of a key
+        without training values are the means over the other keys.
         """
         found = [self._units.get(str(key), self._mean_units) for key in keys]
         table = torch.tensor(found, dtype=torch.float64)
-        return table[:, 0], table[:, 1]
+        return table[:, 0], table[:, 1], table[:, 2]
 
     def encode(self, sequences: Sequences) -> NoReturn:
         raise AssertionError(
@@ -154,7 +162,8 @@ class Forecast(Task):
         raise AssertionError("a forecast has a Forecaster instead of a head")
 
     def losses(self, output: Tensor, target: Future) -> Tensor:  # type: ignore[override]
-        error = (target.values[..., None] - output) / target.spread[..., None, None]
+        unit = target.level if self.unit == "level" else target.spread
+        error = (target.values[..., None] - output) / unit[..., None, None]
         error = error[~target.values.isnan()].float()
         if not self.quantiles:
             return error[:, 0].square()
@@ -183,8 +192,8 @@ class Forecast(Task):
                 origins = np.arange(low, min(low + ORIGINS, stop - self.horizon))
                 ahead = raw[:, origins[:, None] + np.arange(1, self.horizon + 1)]
                 ahead[origins < begun[:, None]] = np.nan
-                spread, naive = (unit[row].expand(len(origins), -1) for unit in units)
-                future = Future(torch.from_numpy(ahead.transpose(1, 0, 2)), spread, naive)
+                own = (unit[row].expand(len(origins), -1) for unit in units)
+                future = Future(torch.from_numpy(ahead.transpose(1, 0, 2)), *own)
                 forecasts = naive_forecasts(past, origins, self.horizon, self.season)
                 for name, forecast in forecasts.items():
                     found = _sums(torch.from_numpy(forecast.transpose(1, 0, 2)), future)
@@ -218,7 +227,7 @@ _NAMES = ("mase", "mae", "rmse", "mse_scaled", "smape")
 def _sums(forecast: Tensor, target: Future) -> Tensor:
     """The sums over all observed targets of what `_means` averages, and their count."""
     total = torch.zeros(len(_NAMES) + 1, dtype=torch.float64)
-    for some, values, spread, naive in zip(
+    for some, values, spread, naive, _ in zip(
         *(torch.split(part, ORIGINS) for part in (forecast, *target)), strict=True
     ):
         seen = ~values.isnan()
@@ -269,13 +278,20 @@ def filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return series.fill_null(strategy="backward").fill_null(0.0).to_numpy()
 
 
-def _spread(values: NDArray[np.float64]) -> float:
-    seen = values[~np.isnan(values)]
-    return scale_of(seen.std(), seen.mean()) if len(seen) else math.nan
-
-
-def _seasonal_change(values: NDArray[np.float64], season: int) -> float:
-    lag = season if len(values) > season else 1
-    change = np.abs(values[lag:] - values[:-lag])
-    change = change[~np.isnan(change)]
-    return scale_of(change.mean(), np.nanmax(np.abs(values))) if len(change) else math.nan
+def _units_of(series: pl.Series, season: int, origin: str) -> tuple[float, float, float]:
+    """Standard deviation, mean absolute change over a season, and mean absolute value; NaN where
+    nothing tells.
+    """
+    count, mean, deviation = moments(series, origin)
+    if not count:
+        return math.nan, math.nan, math.nan
+    level = sum(np.nansum(np.abs(numbers(series[some], origin))) for some in blocks(len(series)))
+    lag = season if len(series) > season else 1
+    total, pairs = 0.0, 0
+    for some in blocks(len(series) - lag):
+        size = min(some.stop, len(series) - lag) - some.start
+        early, late = series.slice(some.start, size), series.slice(some.start + lag, size)
+        change = np.abs(numbers(late, origin) - numbers(early, origin))
+        total, pairs = total + np.nansum(change), pairs + int((~np.isnan(change)).sum())
+    naive = scale_of(total / pairs, mean) if pairs else math.nan
+    return scale_of(deviation, mean), naive, float(level) / count or 1.0
