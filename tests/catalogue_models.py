@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 
 import segue
+from segue.ops import native_name
 from segue.run import Run
 
 Record = dict[str, Any]
 
-KEYS = {"a": 14, "b": 9, "c": 17}
+KEYS = {"a": 11, "b": 8, "c": 13}
 """Steps of each sequence."""
 
 HORIZON = 3
@@ -157,7 +158,7 @@ def series(*, gaps: bool = False, late: bool = False) -> pl.DataFrame:
     rng = np.random.default_rng(4)
     frames = []
     for place, (key, steps) in enumerate(KEYS.items()):
-        time = np.arange(steps + 12)
+        time = np.arange(steps + 9)
         waves = [np.sin(time / 2 + k) * 5 + 20 * k + rng.normal(size=len(time)) for k in (0, 1)]
         columns = [_gappy(wave, 0.25 if gaps else 0, place) for wave in waves]
         if late and place == 0:
@@ -321,3 +322,26 @@ ROWS = [_row(kind, name, model) for kind in KINDS for name, model in _variants(k
 def row_named(name: str) -> Row:
     """The row of this name."""
     return next(row for row in ROWS if row.name == name)
+
+
+# Comparison ---------------------------------------------------------------------------------------
+
+TOLERANCE = 0.0 if native_name() else 1e-4
+"""Off the native path sums may be taken in another order."""
+
+
+def hold_equal(actual: Any, expected: Any) -> None:
+    """Predictions, or lists of them, with the same values; a NaN is never equal."""
+    assert type(actual) is type(expected)
+    if isinstance(actual, dict):
+        assert actual.keys() == expected.keys()
+        for name in actual:
+            hold_equal(actual[name], expected[name])
+    elif isinstance(actual, list):
+        assert len(actual) == len(expected)
+        for one, other in zip(actual, expected, strict=True):
+            hold_equal(one, other)
+    elif isinstance(actual, float) and TOLERANCE:
+        assert abs(actual - expected) <= TOLERANCE * max(1.0, abs(expected))
+    else:
+        assert actual == expected

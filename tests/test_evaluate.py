@@ -78,7 +78,7 @@ def test_on_other_data_everything_counts() -> None:
     row = row_named("classify-plain")
     other = row.frame.with_columns(z=pl.col("z") + 1)
     evaluation = row.run.evaluate(other)
-    assert evaluation.scope == "all 3 sequences (40 steps)"
+    assert evaluation.scope == "all 3 sequences (32 steps)"
     assert evaluation.count == 3
 
 

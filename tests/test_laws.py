@@ -11,13 +11,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_models import HORIZON, ROWS, Record, Row, row_named
+from catalogue_models import HORIZON, ROWS, Record, Row, hold_equal, row_named
 
 import segue
 from segue import ops
@@ -27,7 +26,6 @@ from segue.stream import Sessions
 
 CAUSAL = [row for row in ROWS if row.causal]
 FORECASTS = [row for row in ROWS if row.forecasts]
-TOLERANCE = 0.0 if native_name() else 1e-5
 
 
 def by_name(rows: list[Row]) -> pytest.MarkDecorator:
@@ -40,23 +38,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def hold_equal(actual: Any, expected: Any) -> None:
-    """Predictions, or lists of them, with the same values; a NaN is never equal."""
-    assert type(actual) is type(expected)
-    if isinstance(actual, dict):
-        assert actual.keys() == expected.keys()
-        for name in actual:
-            hold_equal(actual[name], expected[name])
-    elif isinstance(actual, list):
-        assert len(actual) == len(expected)
-        for one, other in zip(actual, expected, strict=True):
-            hold_equal(one, other)
-    elif isinstance(actual, float) and TOLERANCE:
-        assert abs(actual - expected) <= TOLERANCE * max(1.0, abs(expected))
-    else:
-        assert actual == expected
 
 
 def last_answer(row: Row, frame: pl.DataFrame, like: Record) -> Record:

@@ -194,12 +194,15 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _stream(options: argparse.Namespace) -> int:
     import json
+    import signal
 
     from segue import run
     from segue.pipe import answers
 
-    code = 0
-    for answer in answers(run.load(options.run), sys.stdin, options.key):
+    code, loaded = 0, run.load(options.run)
+    # polars makes Ctrl-C wait for the next line; here it has to end the waiting for it.
+    signal.siginterrupt(signal.SIGINT, True)
+    for answer in answers(loaded, sys.stdin, options.key):
         if isinstance(answer, DataError):
             print(f"segue: {answer}", file=sys.stderr, flush=True)
             code = WRONG_INPUT

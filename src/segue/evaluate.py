@@ -49,7 +49,7 @@ class Score:
         return ours < theirs if self.lower_is_better else ours > theirs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Scores of all outputs.
 
@@ -68,6 +68,9 @@ class Evaluation:
     targets: dict[str, Any]
     part: Part
     sequences: Sequences
+
+    def __repr__(self) -> str:
+        return f"<Evaluation of {self.count} predictions on {self.scope}>\n{self.frame()}"
 
     def frame(self) -> pl.DataFrame:
         """One row per output and answer, the model's first, and one column per metric."""

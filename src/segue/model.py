@@ -161,9 +161,12 @@ class Network(nn.Module):
         outputs, forecasters = {}, {}
         for name in self._series:
             series = Ragged(batch.series[name], batch.lengths)
-            outputs[name], forecasters[name] = self._forecaster(name).unroll(
+            forecast, forecasters[name] = self._forecaster(name).unroll(
                 series, features.values, batch.at, ahead, state.forecasters[name]
             )
+            # Quantiles are learnt side by side and may cross; put in order they are never worse
+            # (Chernozhukov, Fernandez-Val and Galichon 2010).
+            outputs[name] = forecast.sort(dim=-1).values
         body, pool = state.body, state.pool
         if self.body is not None:
             hidden, body = unroll(self.body, features, state.body)
@@ -278,17 +281,20 @@ def _finals(body: nn.Module | None, hidden: Ragged) -> Tensor:
 
 
 def _cell(spec: Model, inputs: int) -> LawCell:
-    said = spec.cell or "gru"
-    name, options = (said, {}) if isinstance(said, str) else next(iter(said.items()))
+    said = "gru" if spec.cell is None else spec.cell
+    name, options = (said, {}) if isinstance(said, str) else next(iter(said.items()), ("", {}))
     if name not in CELLS or (isinstance(said, dict) and len(said) != 1):
         fix = "choose one of these"
         raise SpecError("model.cell", "one of " + ", ".join(CELLS), repr(said), fix)
-    known = list(signature(CELLS[name]).parameters)[2:]
+    where, known = f"model.cell.{name}", list(signature(CELLS[name]).parameters)[2:]
     for option in options:
         if option not in known:
-            where = f"model.cell.{name}"
             raise SpecError(where, "one of " + ", ".join(known), repr(option), "remove it")
-    return CELLS[name](inputs, spec.hidden or 64, **options)
+    try:
+        return CELLS[name](inputs, spec.hidden or 64, **options)
+    except (TypeError, RuntimeError) as error:
+        got = f"{options} ({str(error).splitlines()[0]})"
+        raise SpecError(where, "options that the cell takes", got, "see docs/cells.md") from None
 
 
 def _body(features: int, spec: Model) -> Cell | Acausal:

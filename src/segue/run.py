@@ -26,7 +26,7 @@ from segue.train import fit as train
 from segue.trained import Trained, read_options
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A trained model: answers, scores, and live sessions.
 
@@ -45,6 +45,10 @@ class Run:
     history: tuple[Epoch, ...]
     evaluation: Evaluation | None = None
     digest: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"{n}: {spec.task}" for n, spec in self.declaration.outputs.items())
+        return f"<Run {outputs}; {self.facts['parameters']:,} weights>"
 
     @property
     def declaration(self) -> Declaration:

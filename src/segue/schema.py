@@ -194,7 +194,8 @@ class Model(Strict):
 
     Attributes:
         cell: the law of memory, a name from `segue.cells.CELLS`, or that name with options of its
-            constructor, such as ``{elman: {activation: relu}}``; gru, and lstm for forecasts.
+            constructor, such as ``{elman: {activation: relu}}``; gru, and lstm for forecasts and
+            from 500,000 training steps.
         hidden: hidden units H of every layer.
         layers: how many recurrent layers are stacked.
         bidirectional: read each sequence in both directions (such a model cannot run live).

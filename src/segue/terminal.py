@@ -21,7 +21,7 @@ def watch(training: Generator[Record, None, Run]) -> Run:
     if not console.is_terminal:
         return _in_lines(training)
     columns = (
-        BarColumn(32),
+        BarColumn(20),
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
@@ -122,10 +122,10 @@ def _in_a_bar(training: Generator[Record, None, Run], progress: Progress, task: 
                 epochs = record.declaration.training.epochs
                 progress.console.print(started_line(record))
             case Update():
-                loss = f"epoch {record.epoch + 1} of {epochs}, loss {record.loss:.3g}"
+                loss = f"epoch {record.epoch + 1}/{epochs}  loss {record.loss:.3g}"
                 progress.update(task, completed=record.progress, description=loss + valid)
-            case Epoch() if record.valid_loss is not None and record.best:
-                valid = f", best validation {record.valid_loss:.3g}"
+            case Epoch() if record.valid_loss is not None:
+                valid = f"  validation {record.valid_loss:.3g}"
                 progress.update(task, description=loss + valid)
     progress.update(task, completed=1)
     return records.run

@@ -177,7 +177,8 @@ def numbers(series: pl.Series, origin: str, first: int = 0) -> NDArray[np.float6
     if not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
         got = f"{series.dtype} such as {series.drop_nulls().head(1).to_list()}"
         raise DataError(where, "numbers", got, "declare another kind or correct the column")
-    values: NDArray[np.float64] = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    # A null of a Float64 series is NaN in NumPy.
+    values: NDArray[np.float64] = series.cast(pl.Float64).to_numpy()
     infinite = np.isinf(values)
     if infinite.any():
         row = int(infinite.argmax())

@@ -14,6 +14,9 @@ from segue.errors import DataError
 UNKNOWN = 0
 """The code of every value that is not in the vocabulary; the first known value has code 1."""
 
+FEW = 100
+"""With fewer values than this, as in a live step, a look-up of each is quicker than a join."""
+
 
 class Vocabulary:
     """Distinct values in order of falling count (then by name); code 0 is "unknown", missing values
@@ -22,6 +25,7 @@ class Vocabulary:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = tuple(names)
+        self._places = {name: code for code, name in enumerate(self.names, 1)}
         self._codes = pl.DataFrame(
             {"name": self.names, "code": range(1, len(self.names) + 1)},
             {"name": pl.String, "code": pl.Int64},
@@ -39,6 +43,9 @@ class Vocabulary:
 
     def encode(self, values: pl.Series) -> NDArray[np.int64]:
         """Codes of `values`, 0 for what is not known."""
+        if len(values) < FEW:
+            known = [self._places.get(name, UNKNOWN) for name in words(values)]
+            return np.array(known, np.int64)
         named = words(values).rename("name").to_frame()
         joined = named.join(self._codes, on="name", how="left", maintain_order="left")
         codes: NDArray[np.int64] = joined["code"].fill_null(UNKNOWN).to_numpy(writable=True)

@@ -54,9 +54,10 @@ class Forecast(Task):
     where the unit is that of the option; with ``quantiles: []`` it is ``e^2`` and the forecast is
     the mean. The point forecast is the quantile 0.5.
 
-    Metrics: mae, rmse, ``mse_scaled`` (squared error in units of the spread), ``mase`` (absolute error over that of the seasonal
-    naive forecast in the training rows; Hyndman and Koehler 2006), ``smape`` (200 |y - f| / (|y| +
-    |f|), in per cent), and ``coverage``, the share of values inside the outer quantiles.
+    Metrics: mae, rmse, ``mse_scaled`` (squared error in units of the spread), ``mase`` (absolute
+    error over that of the seasonal naive forecast in the training rows; Hyndman and Koehler 2006),
+    ``smape`` (200 |y - f| / (|y| + |f|), in per cent), and ``coverage``, the share of values inside
+    the outer quantiles.
 
     Baselines: the last value; the value one season ago; the last value with the mean slope of the
     past (drift); the value one season ago with the mean change over a season in the past. A missing
@@ -183,12 +184,15 @@ class Forecast(Task):
         columns = self.series(sequences)
         units = self.units(sequences.keys)
         for row, start, stop in zip(part.rows, part.start, part.stop, strict=True):
+            lows = range(max(start - 1, 0), stop - self.horizon, ORIGINS)
+            if not lows:
+                continue
             first = sequences.offsets[row]
             raw = np.stack([column[first : first + stop] for column in columns])
             past = np.stack([filled(values) for values in raw])
             begun = np.array([int((~np.isnan(values)).argmax()) for values in raw])
             # Some origins at a time, since each has S values.
-            for low in range(max(start - 1, 0), stop - self.horizon, ORIGINS):
+            for low in lows:
                 origins = np.arange(low, min(low + ORIGINS, stop - self.horizon))
                 ahead = raw[:, origins[:, None] + np.arange(1, self.horizon + 1)]
                 ahead[origins < begun[:, None]] = np.nan
