@@ -85,7 +85,7 @@ def test_contiguous_rows_are_not_copied() -> None:
     cut = part.of(found).steps["x"]
     assert cut.to_list() == [1, 2]
     assert np.shares_memory(cut.to_numpy(), frame["x"].to_numpy())
-    second = found.select([1])
+    second = found.cut(np.array([1]), np.array([0]), np.array([2]))
     assert np.shares_memory(second.steps["x"].to_numpy(), frame["x"].to_numpy())
     assert second.keys.to_list() == ["b"]
 
@@ -372,7 +372,7 @@ def test_cutting_takes_the_steps_between() -> None:
     assert cut.times.tolist() == [2, 2, 3]
     assert cut.keys.to_list() == ["c", "a", "a"]
     assert cut.offsets.tolist() == [0, 1, 3, 3]
-    none = found.select([])
+    none = found.cut(*[np.zeros(0, np.int64)] * 3)
     assert (none.count, none.total, none.steps.height) == (0, 0, 0)
 
 

@@ -15,6 +15,7 @@ import torch
 from catalogue_data import FIELDS, LENGTHS, STEPS, FieldRow
 from torch import Tensor
 
+from segue.data.read import read
 from segue.errors import DataError
 from segue.fields import KINDS, Encoder, Field
 from segue.fields.category import Category
@@ -24,6 +25,8 @@ from segue.fields.text import Text
 from segue.fields.timestamp import CYCLES, Timestamp, seconds
 from segue.fields.vocabulary import unworded, words
 from segue.ragged import Ragged
+from segue.run import declare
+from segue.train import prepare
 
 every_row = pytest.mark.parametrize("row", FIELDS, ids=[row.name for row in FIELDS])
 
@@ -460,3 +463,29 @@ def test_times_refuse_other_types_and_empty_cells() -> None:
     assert message(field, [*clock(HOUR, 70_000), None]) == (
         "rows: column 'x', row 70001: expected a date, got an empty cell; fill it in"
     )
+
+
+# Training rows only -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "train", "other"),
+    [
+        ("text", ["abba", "b"], ["xyz", "aaaa"]),
+        ("many_hot", [[[60], []], [[64, 60]]], [[[1], [2]], [[60]]]),
+        ("category", [["u", "v"], ["u"]], [["w", "v"], ["v"]]),
+    ],
+)
+def test_vocabularies_are_those_of_the_training_rows(kind: str, train: Any, other: Any) -> None:
+    found = []
+    for held_out in (train, other):
+        spec = {
+            "data": {"rows": "examples", "split": {"by": "given", "column": "part"}},
+            "inputs": {"x": {"kind": kind, **({"unknown": "allow"} if kind == "category" else {})}},
+            "outputs": {"x": {"task": "next"}},
+        }
+        parts = ["train", "train", "test", "test"]
+        table = read(pl.DataFrame({"x": [*train, *held_out], "part": parts}))
+        trained, _, _ = prepare(table, declare(spec))
+        found.append((trained.fields["x"].fitted(), trained.tasks["x"].fitted()))
+    assert found[0] == found[1]

@@ -11,12 +11,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from catalogue_models import HORIZON, ROWS, Record, Row, hold_equal, row_named
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import segue
 from segue import ops
@@ -188,6 +190,33 @@ def test_the_state_does_not_grow_with_steps(row: Row) -> None:
         sizes.append(bytes_of(sessions))
     assert len(set(sizes)) == 1
     assert sizes[0] > 0
+
+
+class Counting(TorchDispatchMode):
+    """Counts what torch is asked to do, and how many numbers it makes."""
+
+    operations = 0
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.operations += 1
+        self.numbers += made.numel() if isinstance(made, torch.Tensor) else 0
+        return made
+
+
+@by_name(CAUSAL)
+def test_the_work_of_a_step_does_not_grow_with_steps(row: Row) -> None:
+    session = row.run.session()
+    operations, numbers = [], []
+    for record in row.records(list(row.sequences)[-1]):
+        with Counting() as counting:
+            session.step(record)
+        operations.append(counting.operations)
+        numbers.append(counting.numbers)
+    assert len(set(operations[1:])) == 1
+    # How many elements a set has makes a small difference.
+    assert max(numbers[1:]) - min(numbers[1:]) < 10
 
 
 @by_name(CAUSAL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from segue import ops
 from segue.data.store import Batch, Pieces
 from segue.errors import SpecError
 from segue.layers import Bidirectional, Residual, Zoneout
+from segue.predict import predict
 from segue.run import declare
 
 
@@ -180,3 +182,40 @@ def test_quantiles_never_cross() -> None:
     future = segue.fit(declaration, rows).predict(rows)
     assert (future["v_q10"] <= future["v_q50"]).all()
     assert (future["v_q50"] <= future["v_q90"]).all()
+
+
+# In chunks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numbers", [1, 300, 2000, 10**6])
+def test_chunks_take_every_step_once_and_no_more_at_once_than_allowed(numbers: int) -> None:
+    trained = replace(row_named("classify-plain").run.trained, chunk=numbers)
+    allowed = max(1, numbers // trained.network.numbers_per_step)
+    stop = np.array([3, 0, 50, 7, 1, 0, 120, 2])
+    seen = []
+    for group in trained._groups(stop):
+        assert stop[group].sum() <= allowed + stop[group].max()
+        places = np.zeros(len(group), np.int64)
+        for start, length in trained._chunks(stop[group]):
+            assert length.sum() <= max(allowed, (length > 0).sum())
+            np.testing.assert_array_equal(start, places)
+            places += length
+        np.testing.assert_array_equal(places, stop[group])
+        seen += group.tolist()
+    assert seen == list(range(len(stop)))
+
+
+def test_sequences_without_steps_answer_once_however_the_others_are_cut() -> None:
+    frame = pl.DataFrame({"x": ["", "abcdefgh", "", "b" * 30], "y": [1.0, 2.0, 3.0, 4.0]})
+    spec = {
+        "data": {"rows": "examples", "split": {"by": "none"}},
+        "inputs": {"x": {"kind": "text"}},
+        "outputs": {"y": {"task": "regress"}},
+        "model": {"hidden": 4, "pool": "both"},
+        "training": {"epochs": 1},
+    }
+    run = segue.fit(spec, frame)
+    cut = replace(run.trained, chunk=4 * run.trained.network.numbers_per_step)
+    expected = run.predict(frame)["y"]
+    assert expected[0] == expected[2]
+    assert predict(cut, frame)["y"].to_list() == pytest.approx(expected.to_list(), rel=1e-5)

@@ -221,6 +221,6 @@ def test_a_held_out_part_shorter_than_the_horizon_is_an_error() -> None:
         "data": {"rows": "steps"},
         "outputs": {"x": {"task": "forecast", "horizon": 24}},
     }
-    assert with_split(declare(spec), known, [task]).data.split == Split(
+    assert with_split(declare(spec), of(100), [task]).data.split == Split(
         by="time", valid=24, test=24
     )

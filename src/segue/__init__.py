@@ -1,4 +1,4 @@
-"""segue learns from sequences with recurrent networks and then runs the trained model live, one step at a time.
+"""Learn from sequences with recurrent networks, then run the model live, one step at a time.
 
 >>> import segue
 >>> segue.__version__.count(".")
@@ -40,7 +40,7 @@ __all__ = ["Ragged", "Run", "cells", "explain", "fit", "layers", "load", "look",
 
 
 def __getattr__(name: str) -> Any:
-    # Public names are found when they are first used, so that `segue --help` need not wait for torch.
+    # Public names are found when they are first used, so that `segue --help` does not import torch.
     if name in _MODULES:
         return import_module(f"segue.{name}")
     if name in _HOMES:

@@ -120,7 +120,9 @@ def _forecast_sizes(said: int | None, season: int, longest: int) -> dict[str, An
     """A segment is the largest part of a season up to 24 steps; the look-back is two long seasons
     or seven short ones, but a quarter of the longest sequence at most.
     """
-    segment = said or max(size for size in range(1, min(season, 24) + 1) if season % size == 0)
+    # A short series needs several segments, of which the last has nothing after it to learn from.
+    most = min(season, 24, max(1, longest // 4))
+    segment = said or max(size for size in range(1, most + 1) if season % size == 0)
     lookback = 2 * season if season > 24 else 7 * max(season, 4)
     return {
         "segment": segment,

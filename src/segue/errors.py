@@ -1,7 +1,7 @@
 """The exceptions of segue, drawn as a tree.
 
     SegueError                 anything that segue raises on purpose
-    ├── InputError             what the user gave is wrong; the command line answers with exit code 2
+    ├── InputError             what the user gave is wrong; the command line exits with code 2
     │   ├── ShapeError         a tensor has the wrong shape, dtype or device
     │   ├── SpecError          the declaration (YAML, keyword options)
     │   ├── DataError          a table, a file, a record
@@ -23,7 +23,8 @@ class InputError(SegueError, ValueError):
     """Something that the user gave is wrong.
 
     Args:
-        where: the place of the culprit, e.g. ``"spec.yaml: outputs.co2.horizon"`` or ``"table.csv, row 17"``.
+        where: the place of the culprit, e.g. ``"spec.yaml: outputs.co2.horizon"`` or
+            ``"table.csv, row 17"``.
         expected: what would have been right.
         got: what stood there.
         fix: what to do about it.

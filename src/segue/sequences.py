@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Rows
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -59,11 +58,6 @@ class Sequences:
         """What to call a step, counted over all sequences, in a message."""
         row = int(np.searchsorted(self.offsets, step, side="right")) - 1
         return f"{self.place(row)}, step {step - int(self.offsets[row]) + 1}"
-
-    def select(self, rows: NDArray[np.int64] | Rows[int]) -> Sequences:
-        """The sequences with these indices, in this order."""
-        chosen = np.asarray(rows, dtype=np.int64)
-        return self.cut(chosen, np.zeros(len(chosen), np.int64), self.lengths[chosen])
 
     def cut(
         self, rows: NDArray[np.int64], start: NDArray[np.int64], length: NDArray[np.int64]
