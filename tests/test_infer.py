@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from segue.data.read import ReadOptions, Table, read
 from segue.errors import SpecError
 from segue.infer import Look, look
 from segue.run import Run, declare, records, with_settings
+from segue.train import Record
 
 
 def head(table: Table, **columns: pl.Expr) -> Table:
@@ -276,13 +277,13 @@ REAL: dict[str, tuple[Callable[[Path], Table], dict[str, Any], list[str]]] = {
 def trained(found: Look, table: Table) -> Run:
     """One epoch of a tiny model."""
     declaration = with_settings(found.declaration, {"hidden": 4}, {"epochs": 1}, None)
-    steps = records(declaration, table)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            run: Run = stop.value
-            return run
+    made: list[Run] = []
+
+    def training() -> Iterator[Record]:
+        made.append((yield from records(declaration, table)))
+
+    assert len(list(training())) >= 3
+    return made[0]
 
 
 @pytest.mark.parametrize("name", REAL)
