@@ -395,11 +395,20 @@ def mean_loss(trained: Trained, store: Store, part: Part) -> float | None:
     scored = np.flatnonzero(stop > first)
     if not len(scored):
         return None
-    rows, first, stop = part.rows[scored], first[scored], stop[scored]
-    outputs = trained.outputs(store, rows, first, stop)
-    targets = trained.targets(store, rows, first, stop, part.stop[scored])
-    losses = [task.losses(outputs[name], targets[name]) for name, task in trained.tasks.items()]
-    means = [float(loss.double().mean()) for loss in losses if loss.numel()]
+    rows, limit = part.rows[scored], part.stop[scored]
+    sums, counts = dict.fromkeys(trained.tasks, 0.0), dict.fromkeys(trained.tasks, 0)
+    # One pass at a time: the forecasts of a long part together may need far more than its values.
+    for passed in trained.passes(store, rows, first[scored], stop[scored]):
+        answered = Pieces(rows[passed.spans], passed.start, passed.length)
+        steps = np.arange(int(passed.length.sum()))
+        found = store.targets_at(answered, steps, limit[passed.spans], from_start=True)
+        targets: dict[str, Any] = dict(found)
+        for name, task in trained.tasks.items():
+            target = targets[name] if task.every else targets[name][passed.ends]
+            losses = task.losses(passed.outputs[name], target).double()
+            sums[name] += float(losses.sum())
+            counts[name] += losses.numel()
+    means = [sums[name] / counts[name] for name in trained.tasks if counts[name]]
     return sum(means) if means else None
 
 

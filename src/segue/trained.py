@@ -28,6 +28,24 @@ hundreds of megabytes), and never changes an answer.
 
 
 @dataclass(frozen=True)
+class Pass:
+    """What goes through the network at once: a stretch of several spans.
+
+    Attributes:
+        spans: which spans.
+        start, length: the steps of each that are answered, ``start .. start + length - 1``.
+        ends: which of `spans` end here.
+        outputs: by task, at the answered steps of all, or of those that end here.
+    """
+
+    spans: NDArray[np.int64]
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    outputs: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Trained:
     """A declaration, the fitted fields and tasks, and the network.
 
@@ -97,43 +115,47 @@ class Trained:
             by task: ``[M, ...]``, all wanted steps of the first span, then of the next; at the end
             ``[P, ...]``.
         """
-        self.network.eval()
-        groups = [
-            self._group_outputs(store, rows[group], first[group], stop[group])
-            for group in self._groups(stop)
-        ]
-        return {name: torch.cat([group[name] for group in groups]) for name in self.tasks}
+        # Where each output belongs: a number that rises with the span, then with the step.
+        places: list[NDArray[np.int64]] = []
+        ended: list[NDArray[np.int64]] = []
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
+        for passed in self.passes(store, rows, first, stop):
+            steps = spans(passed.start, passed.length)
+            owner = np.repeat(passed.spans, passed.length)
+            places.append(owner * (int(stop.max()) + 1) + steps)
+            ended.append(passed.spans[passed.ends])
+            for name in self.tasks:
+                parts[name].append(passed.outputs[name])
+        order = {every: _order(places if every else ended) for every in (True, False)}
+        return {
+            name: torch.cat(parts[name])[order[task.every]] for name, task in self.tasks.items()
+        }
 
-    def _group_outputs(
+    @torch.no_grad()
+    def passes(
         self,
         store: Store,
         rows: NDArray[np.int64],
         first: NDArray[np.int64],
         stop: NDArray[np.int64],
-    ) -> dict[str, Tensor]:
-        """`outputs` of spans that go through time together, chunk by chunk."""
-        # Where each output belongs: a number that rises with the span, then with the step.
-        places: list[NDArray[np.int64]] = []
-        ended: list[NDArray[np.int64]] = []
-        parts: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
-        state = None
-        for start, length in self._chunks(stop):
-            low = np.clip(first - start, 0, length)
-            wanted = length - low
-            at = spans(np.cumsum(length) - wanted, wanted)
-            output, state = self.network.unroll(store.batch(Pieces(rows, start, length), at), state)
-            places.append(
-                np.repeat(np.arange(len(rows)), wanted) * stop.max() + spans(start + low, wanted)
-            )
-            # A span without steps ends, before it begins, in the first chunk.
-            ends = (length > 0) & (start + length == stop) | (stop == 0) & (len(ended) == 0)
-            ended.append(np.flatnonzero(ends))
-            for name, task in self.tasks.items():
-                parts[name].append(output[name] if task.every else output[name][ended[-1]])
-        order = {every: _order(places if every else ended) for every in (True, False)}
-        return {
-            name: torch.cat(parts[name])[order[task.every]] for name, task in self.tasks.items()
-        }
+    ) -> Iterator[Pass]:
+        """`outputs`, as much at a time as goes through the network at once."""
+        self.network.eval()
+        for group in self._groups(stop):
+            state = None
+            for begin, (start, length) in enumerate(self._chunks(stop[group])):
+                low = np.clip(first[group] - start, 0, length)
+                wanted = length - low
+                at = spans(np.cumsum(length) - wanted, wanted)
+                batch = store.batch(Pieces(rows[group], start, length), at)
+                output, state = self.network.unroll(batch, state)
+                # A span without steps ends, before it begins, in the first chunk.
+                over = (length > 0) & (start + length == stop[group])
+                ends = np.flatnonzero(over | (stop[group] == 0) & (begin == 0))
+                answered = {
+                    n: output[n] if t.every else output[n][ends] for n, t in self.tasks.items()
+                }
+                yield Pass(group, start + low, wanted, ends, answered)
 
     def targets(
         self,
