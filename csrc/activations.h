@@ -1,83 +1,78 @@
-// exp, sigmoid and tanh, written once for one float and for vectors of floats, so that every lane of every target
-// computes the same bits. No branches, no tables, no libm.
+// sigmoid and tanh, written once for one float and for vectors of floats, so that every lane of every target computes
+// the same bits. No branches, no tables, no libm, and no division, which would take as long as ten multiplications.
 //
 // S describes the lanes: S::F the float type, S::U unsigned bits of the same shape, and splat, fma, select, bits,
 // floats. Everything stands in an anonymous namespace: files compiled for different CPUs must not share one copy of a
 // function.
 #pragma once
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-
 namespace {
 
-struct OneLane {
-    using F = float;
-    using U = std::uint32_t;
-    static F splat(float a) { return a; }
-    static F fma(F a, F b, F c) { return std::fma(a, b, c); }
-    static F select(bool yes, F a, F b) { return yes ? a : b; }
-    static U bits(F a) {
-        U u;
-        std::memcpy(&u, &a, sizeof u);
-        return u;
-    }
-    static F floats(U u) {
-        F a;
-        std::memcpy(&a, &u, sizeof a);
-        return a;
-    }
+// exp(a) = power * (1 + part), for a <= 0; exactly 0 (power is) below -87.7. NaN for NaN.
+template <class S>
+struct Exp {
+    typename S::F power, part;
 };
 
-// exp(x) for x in [-87, 88], NaN for NaN; relative error below 1.2e-7.
-// x = n ln 2 + r with |r| <= ln 2 / 2, and exp(r) = 1 + r + r^2 q(r), q interpolated at Chebyshev nodes.
+// a = n ln 2 + r with |r| <= ln 2 / 2, and exp(r) = 1 + r + r^2 q(r), q interpolated at Chebyshev nodes; the relative
+// error of power * (1 + part) is below 1.2e-7.
 template <class S>
-inline typename S::F exp_within(typename S::F x) {
+inline Exp<S> exp_of_negative(typename S::F a) {
     using F = typename S::F;
+    const F least = S::splat(-88.0f);
     const F round_to_int = S::splat(12582912.0f);  // 1.5 * 2^23: adding it leaves n in the low bits
-    const F shifted = S::fma(x, S::splat(1.44269504f), round_to_int);
+    const F clamped = S::select(a < least, least, a);
+    const F shifted = S::fma(clamped, S::splat(1.44269504f), round_to_int);
     const F n = shifted - round_to_int;
-    F r = S::fma(n, S::splat(-0.693145751953125f), x);  // ln 2 in two parts, the first exact times any n
+    F r = S::fma(n, S::splat(-0.693145751953125f), clamped);  // ln 2 in two parts, the first exact times any n
     r = S::fma(n, S::splat(-1.42860682e-6f), r);
     F q = S::splat(0.0013926926614f);
     q = S::fma(q, r, S::splat(0.00836377387441f));
     q = S::fma(q, r, S::splat(0.0416665501103f));
     q = S::fma(q, r, S::splat(0.166665733819f));
     q = S::fma(q, r, S::splat(0.5f));
-    const F e = S::fma(q * r, r, r) + S::splat(1.0f);
-    const F power = S::floats((S::bits(shifted) << 23) + S::bits(S::splat(1.0f)));  // 2^n
-    return e * power;
+    // 2^n; for n = -127 the bits are those of 0.
+    const F power = S::floats((S::bits(shifted) << 23) + S::bits(S::splat(1.0f)));
+    return {power, S::fma(q * r, r, r)};
 }
 
-// 1 / (1 + exp(-x)); exactly 0 below -88 and exactly 1 above 17.4.
+// n / d for d in [1, 2]. 1 / d begins as the quadratic with the least relative error there (1/99, by a Chebyshev
+// polynomial), a step of Newton's method squares that error, and the remainder of the quotient squares it again.
+template <class S>
+inline typename S::F quotient(typename S::F n, typename S::F d) {
+    using F = typename S::F;
+    const F minus_d = S::splat(0.0f) - d;
+    F y = S::fma(S::splat(32.0f / 99.0f), d, S::splat(-144.0f / 99.0f));
+    y = S::fma(y, d, S::splat(210.0f / 99.0f));
+    y = S::fma(y, S::fma(minus_d, y, S::splat(1.0f)), y);
+    const F q = n * y;
+    return S::fma(S::fma(minus_d, q, n), y, q);
+}
+
+template <class S>
+inline typename S::F size_of(typename S::F x) {
+    return S::floats(S::bits(x) & ~S::bits(S::splat(-0.0f)));
+}
+
+// e = exp(-|x|); 1 / (1 + e) for x >= 0, e / (1 + e) for x < 0. Exactly 0 below -87.7 and exactly 1 above 17.4.
 template <class S>
 inline typename S::F sigmoid(typename S::F x) {
     using F = typename S::F;
-    const F least = S::splat(-88.0f), most = S::splat(87.0f), one = S::splat(1.0f);
-    const F clamped = S::select(x > most, most, S::select(x < least, least, x));
-    const F s = one / (one + exp_within<S>(S::splat(0.0f) - clamped));
-    return S::select(x < least, S::splat(0.0f), s);
+    const F one = S::splat(1.0f);
+    const Exp<S> exp = exp_of_negative<S>(S::splat(0.0f) - size_of<S>(x));
+    const F e = S::fma(exp.power, exp.part, exp.power);
+    return quotient<S>(S::select(x < S::splat(0.0f), e, one), one + e);
 }
 
-// tanh(x) = (1 - e) / (1 + e), e = exp(-2 |x|), with the sign of x; near 0, where that cancels, an odd polynomial
-// interpolated at Chebyshev nodes in x^2 (relative error 2e-8).
+// (1 - e) / (1 + e) with e = exp(-2 |x|), and the sign of x. 1 - e comes without cancellation: near 0 power is 1.
 template <class S>
 inline typename S::F tanh(typename S::F x) {
     using F = typename S::F;
-    const F one = S::splat(1.0f), most = S::splat(20.0f);
-    const F size = S::floats(S::bits(x) & ~S::bits(S::splat(-0.0f)));
-    const F clamped = S::select(size > most, most, size);
-    const F e = exp_within<S>(S::splat(-2.0f) * clamped);
-    const F far = (one - e) / (one + e);
-    const F z = x * x;
-    F p = S::splat(-0.00609671415996f);
-    p = S::fma(p, z, S::splat(0.0209971789938f));
-    p = S::fma(p, z, S::splat(-0.053850909577f));
-    p = S::fma(p, z, S::splat(0.13332769737f));
-    p = S::fma(p, z, S::splat(-0.333333289441f));
-    const F near = S::fma(p * z, x, x);
-    return S::select(size < S::splat(0.625f), near, S::select(x < S::splat(0.0f), S::splat(0.0f) - far, far));
+    const F one = S::splat(1.0f);
+    const Exp<S> exp = exp_of_negative<S>(S::splat(-2.0f) * size_of<S>(x));
+    const F rest = S::fma(S::splat(0.0f) - exp.power, exp.part, one - exp.power);
+    const F size = quotient<S>(rest, S::splat(2.0f) - rest);
+    return S::floats(S::bits(size) | (S::bits(x) & S::bits(S::splat(-0.0f))));
 }
 
 }  // namespace

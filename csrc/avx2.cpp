@@ -9,7 +9,7 @@ struct Lanes {
     using F = __m256;
     typedef std::uint32_t U __attribute__((vector_size(32)));
     using Mask = __m256i;
-    static constexpr int count = 8, wide_1 = 8, wide_2 = 4, wide_many = 2;
+    static constexpr int count = 8, vectors = 2, rows = 6, panels_of_1 = 4, panels_of_2 = 2;
 
     static F splat(float a) { return _mm256_set1_ps(a); }
     static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
@@ -27,6 +27,7 @@ struct Lanes {
     static F load(const float* p, Mask m) { return _mm256_maskload_ps(p, m); }
     static void store(float* p, F a) { _mm256_storeu_ps(p, a); }
     static void store(float* p, F a, Mask m) { _mm256_maskstore_ps(p, m, a); }
+    static F keep(F a, Mask m) { return _mm256_and_ps(a, _mm256_castsi256_ps(m)); }
 };
 
 }  // namespace

@@ -9,7 +9,7 @@ struct Lanes {
     using F = __m512;
     typedef std::uint32_t U __attribute__((vector_size(64)));
     using Mask = __mmask16;
-    static constexpr int count = 16, wide_1 = 8, wide_2 = 8, wide_many = 4;
+    static constexpr int count = 16, vectors = 4, rows = 6, panels_of_1 = 4, panels_of_2 = 2;
 
     static F splat(float a) { return _mm512_set1_ps(a); }
     static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
@@ -24,6 +24,7 @@ struct Lanes {
     static F load(const float* p, Mask m) { return _mm512_maskz_loadu_ps(m, p); }
     static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
     static void store(float* p, F a, Mask m) { _mm512_mask_storeu_ps(p, m, a); }
+    static F keep(F a, Mask m) { return _mm512_maskz_mov_ps(m, a); }
 };
 
 }  // namespace

@@ -1,234 +1,333 @@
 // The only file that knows Python. Every check is made here, so the kernels need none; the GIL is released around them.
-// Messages have four parts: where: expected this, got that; what to do.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 
-#include <cstdint>
-#include <initializer_list>
-#include <optional>
-#include <stdexcept>
-#include <string>
-#include <vector>
-
-#include "kernels.h"
+#include "bind_program.h"
+#include "checks.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
+using namespace segue::checks;
 
 namespace {
 
-using std::int64_t;
-using Input = nb::ndarray<nb::ro>;
-using Output = nb::ndarray<>;
-
-struct Extent {
-    const char* letter;
-    int64_t size;
-};
-
-[[noreturn]] void refuse(const std::string& where, const std::string& expected, const std::string& got,
-                         const std::string& fix) {
-    throw std::invalid_argument(where + ": expected " + expected + ", got " + got + "; " + fix);
+// Memory as float32 [rows, columns] with any strides, which pack() reads as it is.
+void pack(const Input& w, const Output& packed, int threads, bool half) {
+    const Call call{"pack"};
+    if (w.ndim() != 2 || w.dtype() != nb::dtype<float>())
+        refuse("pack: w", "float32 with 2 axes", name_of(w.dtype()) + " " + shape_of(w), "convert it");
+    const int64_t outputs = w.shape(0), inputs = w.shape(1);
+    float* to = call.get(packed, "packed", {{"packed", segue::packed_size(outputs, inputs)}});
+    call.at_least_one(threads);
+    nb::gil_scoped_release release;
+    segue::pack(outputs, inputs, static_cast<const float*>(w.data()), w.stride(0), w.stride(1), to, threads,
+                half);
 }
 
-template <class Array>
-std::string shape_of(const Array& array) {
-    std::string text = "[";
-    for (size_t k = 0; k < array.ndim(); ++k) text += (k ? ", " : "") + std::to_string(array.shape(k));
-    return text + "]";
-}
-
-std::string shape_of(std::initializer_list<Extent> extents) {
-    std::string text = "[";
-    for (const Extent& extent : extents)
-        text += (text.size() > 1 ? ", " : "") + std::string(extent.letter) + "=" + std::to_string(extent.size);
-    return text + "]";
-}
-
-std::string name_of(nb::dlpack::dtype dtype) {
-    static const char* const kinds[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
-    return (dtype.code < 7 ? kinds[dtype.code] : "unknown") + std::to_string(dtype.bits * dtype.lanes);
-}
-
-template <class Array>
-bool contiguous(const Array& array) {
-    if (array.size() == 0) return true;
-    int64_t step = 1;
-    for (size_t k = array.ndim(); k-- > 0; step *= static_cast<int64_t>(array.shape(k)))
-        if (array.shape(k) > 1 && array.stride(k) != step) return false;
-    return true;
-}
-
-// The checks of one call, each naming the call and the argument.
-struct Call {
-    std::string name;
-
-    template <class T, class Array>
-    void layout(const Array& array, const char* argument, size_t ndim) const {
-        const std::string where = name + ": " + argument;
-        const nb::dlpack::dtype dtype = nb::dtype<T>();
-        if (array.device_type() != nb::device::cpu::value)
-            refuse(where, "memory of the CPU", "memory of a device", "move it to the CPU");
-        if (array.dtype() != dtype) refuse(where, name_of(dtype), name_of(array.dtype()), "convert it");
-        if (array.ndim() != ndim)
-            refuse(where, std::to_string(ndim) + " axes", "shape " + shape_of(array), "reshape it");
-        if (!contiguous(array)) refuse(where, "contiguous memory", "a strided view", "call .contiguous() on it");
-    }
-
-    template <class Array>
-    void shape(const Array& array, const char* argument, std::initializer_list<Extent> extents) const {
-        size_t k = 0;
-        for (const Extent& extent : extents)
-            if (static_cast<int64_t>(array.shape(k++)) != extent.size)
-                refuse(name + ": " + argument, "shape " + shape_of(extents), shape_of(array),
-                       "pass arrays whose shapes agree");
-    }
-
-    const float* input(const Input& array, const char* argument, std::initializer_list<Extent> extents) const {
-        layout<float>(array, argument, extents.size());
-        shape(array, argument, extents);
-        return static_cast<const float*>(array.data());
-    }
-
-    float* output(const Output& array, const char* argument, std::initializer_list<Extent> extents) const {
-        layout<float>(array, argument, extents.size());
-        shape(array, argument, extents);
-        return static_cast<float*>(array.data());
-    }
-
-    int64_t extent(const Input& array, const char* argument, size_t axis) const {
-        layout<float>(array, argument, 2);
-        return static_cast<int64_t>(array.shape(axis));
-    }
-
-    int at_least_one(int threads) const {
-        if (threads < 1)
-            refuse(name + ": threads", "at least 1", std::to_string(threads), "pass how many threads may run");
-        return threads;
-    }
-
-    // A copy, so that what was checked is what is used.
-    std::vector<int64_t> lengths(const Input& array, int64_t steps) const {
-        layout<int64_t>(array, "lengths", 1);
-        const auto* first = static_cast<const int64_t*>(array.data());
-        std::vector<int64_t> copy(first, first + array.shape(0));
-        int64_t left = steps;
-        for (size_t s = 0; s < copy.size(); ++s) {
-            if (copy[s] < 0)
-                refuse(name + ": lengths[" + std::to_string(s) + "]", "at least 0", std::to_string(copy[s]),
-                       "count the steps of each sequence");
-            if (copy[s] > left)
-                refuse(name + ": lengths", "the sum N=" + std::to_string(steps) + ", the rows of x", "more",
-                       "count the steps of each sequence");
-            left -= copy[s];
-        }
-        if (left)
-            refuse(name + ": lengths", "the sum N=" + std::to_string(steps) + ", the rows of x",
-                   std::to_string(steps - left), "count the steps of each sequence");
-        return copy;
-    }
-};
-
-void affine(const Input& x, const Input& w_t, const std::optional<Input>& b, const Output& y, int threads) {
+void affine(const Input& x, const Input& w, const MaybeInput& b, const Output& y, int threads,
+            bool half) {
     const Call call{"affine"};
-    const Extent N{"N", call.extent(x, "x", 0)}, I{"I", call.extent(x, "x", 1)}, O{"O", call.extent(w_t, "w_t", 1)};
+    call.layout<float>(y, "y", 2);
+    const Extent N{"N", call.extent(x, "x", 0)}, I{"I", call.extent(x, "x", 1)}, O{"O", (int64_t)y.shape(1)};
     const segue::Affine work{N.size,
-                             I.size,
-                             O.size,
-                             call.input(x, "x", {N, I}),
-                             call.input(w_t, "w_t", {I, O}),
-                             b ? call.input(*b, "b", {O}) : nullptr,
-                             call.output(y, "y", {N, O}),
+                             call.get(x, "x", {N, I}),
+                             call.weights(w, "w", O, I, half),
+                             call.get(b, "b", {O}),
+                             call.get(y, "y", {N, O}),
                              call.at_least_one(threads)};
     nb::gil_scoped_release release;
     segue::affine(work);
 }
 
-// The arguments that every scan has; `lengths` owns what `over` points to.
-struct Scan {
-    std::vector<int64_t> lengths;
-    Extent N, I, B;
-    segue::Sequences over;
+int64_t split_of(const Call& call, int64_t split, int64_t columns) {
+    if (split < 1 || split > columns)
+        refuse(call.name + ": split", "1 to G=" + std::to_string(columns), std::to_string(split),
+               "say where the second group of columns begins");
+    return split;
+}
 
-    Scan(const Call& call, const Input& x, const Input& lengths_, Extent H, Extent R, const Input& h0, const Output& y,
-         const Output& h_last, int threads)
-        : N{"N", call.extent(x, "x", 0)}, I{"I", call.extent(x, "x", 1)}, B{"B", 0} {
-        lengths = call.lengths(lengths_, N.size);
+void normalize(const Input& u, const Input& gain, const Input& b, int64_t split, const Output& xhat,
+               const Output& rstd, const Output& y, int threads) {
+    const Call call{"normalize"};
+    const Extent N{"N", call.extent(u, "u", 0)}, G{"G", call.extent(u, "u", 1)};
+    split_of(call, split, G.size);
+    const Extent groups{"groups", split < G.size ? 2 : 1};
+    const segue::Normalize work{N.size,
+                                G.size,
+                                split,
+                                call.get(u, "u", {N, G}),
+                                call.get(gain, "gain", {G}),
+                                call.get(b, "b", {G}),
+                                call.get(xhat, "xhat", {N, G}),
+                                call.get(rstd, "rstd", {N, groups}),
+                                call.get(y, "y", {N, G}),
+                                call.at_least_one(threads)};
+    nb::gil_scoped_release release;
+    segue::normalize(work);
+}
+
+void normalize_back(const Input& gain, const Input& xhat, const Input& rstd, int64_t split, const Input& dy,
+                    const Output& du, int threads) {
+    const Call call{"normalize_back"};
+    const Extent N{"N", call.extent(dy, "dy", 0)}, G{"G", call.extent(dy, "dy", 1)};
+    split_of(call, split, G.size);
+    const Extent groups{"groups", split < G.size ? 2 : 1};
+    const segue::NormalizeGrad work{N.size,
+                                    G.size,
+                                    split,
+                                    call.get(gain, "gain", {G}),
+                                    call.get(xhat, "xhat", {N, G}),
+                                    call.get(rstd, "rstd", {N, groups}),
+                                    call.get(dy, "dy", {N, G}),
+                                    call.get(du, "du", {N, G}),
+                                    call.at_least_one(threads)};
+    nb::gil_scoped_release release;
+    segue::normalize_back(work);
+}
+
+// What every scan is given; see Recurrence in kernels.h. The Python side (ops/native.py) has the same fields.
+struct ScanArguments {
+    MaybeInput x, w_x, b, p;
+    Input lengths, w_h, h0;
+    MaybeInput mask, gain, keep_h;
+    double rate_h;
+    MaybeOutput xhat, rstd, gates;
+    Output y, h_last;
+    bool reverse;
+    int threads;
+    bool half;
+};
+
+// Widths of a law: columns of the gates kept, of the input part, of the first recurrent product, and norm groups.
+struct Widths {
+    Extent hidden, width, kept, gates, product;
+    int64_t groups;
+};
+
+struct Scan {
+    std::vector<int64_t> lengths;  // owns what `over` points to
+    Extent N, B;
+    segue::Recurrence over;
+
+    Scan(const Call& call, const ScanArguments& a, const Widths& law) : N{"N", 0}, B{"B", 0} {
+        if (bool(a.x) == bool(a.p)) refuse(call.name, "either x or p", "both or neither", "pass one of them");
+        N.size = call.extent(a.x ? *a.x : *a.p, a.x ? "x" : "p", 0);
+        const Extent I{"I", a.x ? call.extent(*a.x, "x", 1) : 0}, groups{"groups", law.groups};
+        lengths = call.lengths(a.lengths, N.size);
         B.size = static_cast<int64_t>(lengths.size());
-        over = {B.size,
-                N.size,
-                I.size,
-                H.size,
-                lengths.data(),
-                call.input(x, "x", {N, I}),
-                call.input(h0, "h0", {B, R}),
-                call.output(y, "y", {N, R}),
-                call.output(h_last, "h_last", {B, R}),
-                call.at_least_one(threads)};
+        if (a.x && !(a.w_x && a.b)) refuse(call.name, "w_x and b with x", "x alone", "pass them");
+        over.over = {B.size, N.size, lengths.data(), a.reverse, call.at_least_one(a.threads)};
+        over.hidden = law.hidden.size;
+        over.width = law.width.size;
+        over.x = call.get(a.x, "x", {N, I});
+        over.w_x = call.weights(a.w_x, "w_x", law.gates, I, a.half);
+        over.b = call.get(a.b, "b", {law.gates});
+        over.p = call.get(a.p, "p", {N, law.gates});
+        over.w_h = call.weights(a.w_h, "w_h", law.product, law.width, a.half);
+        over.h0 = call.get(a.h0, "h0", {B, law.width});
+        over.mask = call.get(a.mask, "mask", {B, law.width});
+        over.norm = {call.get(a.gain, "gain", {law.gates}), call.get(a.xhat, "xhat", {N, law.gates}),
+                     call.get(a.rstd, "rstd", {N, groups})};
+        over.zone_h = {call.get<std::uint8_t>(a.keep_h, "keep_h", {N, law.width}), static_cast<float>(a.rate_h)};
+        over.gates = call.get(a.gates, "gates", {N, law.kept});
+        over.y = call.get(a.y, "y", {N, law.width});
+        over.h_last = call.get(a.h_last, "h_last", {B, law.width});
     }
 };
 
-void scan_elman(const Input& x, const Input& lengths, const Input& w_xh_t, const Input& w_hh_t, const Input& b,
-                int activation, const Input& h0, const Output& y, const Output& h_last, int threads) {
+// See RecurrenceGrad.
+struct BackArguments {
+    Input lengths, w_h_t, h0, y;
+    MaybeInput mask, gain, xhat, rstd, keep_h;
+    double rate_h;
+    Input gates;
+    MaybeInput dy, dh_last;
+    Output d;
+    MaybeOutput dproduct;
+    Output dh0;
+    bool reverse;
+    int threads;
+    bool half;
+};
+
+struct Back {
+    std::vector<int64_t> lengths;
+    Extent N, B;
+    segue::RecurrenceGrad over;
+
+    Back(const Call& call, const BackArguments& a, const Widths& law)
+        : N{"N", call.extent(a.y, "y", 0)}, B{"B", 0} {
+        const Extent groups{"groups", law.groups};
+        lengths = call.lengths(a.lengths, N.size);
+        B.size = static_cast<int64_t>(lengths.size());
+        over.over = {B.size, N.size, lengths.data(), a.reverse, call.at_least_one(a.threads)};
+        over.hidden = law.hidden.size;
+        over.width = law.width.size;
+        over.w_h_t = call.weights(a.w_h_t, "w_h_t", law.width, law.product, a.half);
+        over.h0 = call.get(a.h0, "h0", {B, law.width});
+        over.y = call.get(a.y, "y", {N, law.width});
+        over.mask = call.get(a.mask, "mask", {B, law.width});
+        if (a.gain && !(a.xhat && a.rstd && a.dproduct))
+            refuse(call.name, "xhat, rstd and dproduct with gain", "gain alone", "pass them");
+        // The scan wrote them, the way back only reads them.
+        over.norm = {call.get(a.gain, "gain", {law.gates}),
+                     const_cast<float*>(call.get(a.xhat, "xhat", {N, law.gates})),
+                     const_cast<float*>(call.get(a.rstd, "rstd", {N, groups}))};
+        over.zone_h = {call.get<std::uint8_t>(a.keep_h, "keep_h", {N, law.width}), static_cast<float>(a.rate_h)};
+        over.gates = call.get(a.gates, "gates", {N, law.kept});
+        over.dy = call.get(a.dy, "dy", {N, law.width});
+        over.dh_last = call.get(a.dh_last, "dh_last", {B, law.width});
+        over.d = call.get(a.d, "d", {N, law.kept});
+        over.dproduct = call.get(a.dproduct, "dproduct", {N, law.gates});
+        over.dh0 = call.get(a.dh0, "dh0", {B, law.width});
+    }
+};
+
+Widths elman_widths(const Call& call, const Input& h0) {
+    const Extent H{"H", call.extent(h0, "h0", 1)};
+    return {H, H, H, H, H, 1};
+}
+
+Widths lstm_widths(const Call& call, const Input& h0, const Input& c0) {
+    const Extent H{"H", call.extent(c0, "c0", 1)}, R{"R", call.extent(h0, "h0", 1)}, G{"4H", 4 * H.size};
+    return {H, R, G, G, G, 1};
+}
+
+Widths gru_widths(const Call& call, const Input& h0) {
+    const Extent H{"H", call.extent(h0, "h0", 1)};
+    return {H, H, {"4H", 4 * H.size}, {"3H", 3 * H.size}, {"2H", 2 * H.size}, 2};
+}
+
+void scan_elman(const ScanArguments& a, int activation) {
     const Call call{"scan_elman"};
-    const Extent H{"H", call.extent(w_hh_t, "w_hh_t", 0)};
-    const Scan scan(call, x, lengths, H, H, h0, y, h_last, threads);
-    if (activation < 0 || activation > 3)
-        refuse("scan_elman: activation", "0 (identity), 1 (tanh), 2 (relu) or 3 (sigmoid)", std::to_string(activation),
-               "pass one of these");
-    const segue::Elman work{scan.over, call.input(w_xh_t, "w_xh_t", {scan.I, H}), call.input(w_hh_t, "w_hh_t", {H, H}),
-                            call.input(b, "b", {H}), static_cast<segue::Activation>(activation)};
+    const Scan scan(call, a, elman_widths(call, a.h0));
+    const segue::Elman work{scan.over, call.activation(activation)};
     nb::gil_scoped_release release;
     segue::scan_elman(work);
 }
 
-void scan_lstm(const Input& x, const Input& lengths, const Input& w_xh_t, const Input& w_hh_t, const Input& b,
-               const std::optional<Input>& w_hr_t, const Input& h0, const Input& c0, const Output& y,
-               const Output& h_last, const Output& c_last, int threads) {
+void scan_elman_back(const BackArguments& a, int activation) {
+    const Call call{"scan_elman_back"};
+    const Back back(call, a, elman_widths(call, a.h0));
+    const segue::ElmanGrad work{back.over, call.activation(activation)};
+    nb::gil_scoped_release release;
+    segue::scan_elman_back(work);
+}
+
+void check_projection(const Call& call, bool is_projected, const Widths& law) {
+    if (!is_projected && law.width.size != law.hidden.size)
+        refuse(call.name + ": h0", "R=" + std::to_string(law.hidden.size) + " columns without a projection",
+               std::to_string(law.width.size), "pass arrays whose shapes agree");
+}
+
+void scan_lstm(const ScanArguments& a, const MaybeInput& peepholes, const MaybeInput& w_r, const MaybeInput& gain_c,
+               const MaybeInput& bias_c, const MaybeInput& keep_c, double rate_c, const Input& c0,
+               const Output& c_last, const MaybeOutput& c, const MaybeOutput& chat, const MaybeOutput& rstd_c,
+               const MaybeOutput& m) {
     const Call call{"scan_lstm"};
-    const Extent H{"H", call.extent(c0, "c0", 1)}, G{"4H", 4 * H.size};
-    const Extent R = w_hr_t ? Extent{"P", call.extent(*w_hr_t, "w_hr_t", 1)} : H;
-    const Scan scan(call, x, lengths, H, R, h0, y, h_last, threads);
+    const Widths law = lstm_widths(call, a.h0, c0);
+    check_projection(call, bool(w_r), law);
+    const Scan scan(call, a, law);
+    const Extent H = law.hidden, three{"3", 3}, one{"1", 1};
+    if (bool(gain_c) != bool(bias_c)) refuse(call.name, "gain_c and bias_c", "one of them", "pass both or neither");
     const segue::Lstm work{scan.over,
-                           call.input(w_xh_t, "w_xh_t", {scan.I, G}),
-                           call.input(w_hh_t, "w_hh_t", {R, G}),
-                           call.input(b, "b", {G}),
-                           w_hr_t ? call.input(*w_hr_t, "w_hr_t", {H, R}) : nullptr,
-                           w_hr_t ? R.size : 0,
-                           call.input(c0, "c0", {scan.B, H}),
-                           call.output(c_last, "c_last", {scan.B, H})};
+                           call.get(peepholes, "peepholes", {three, H}),
+                           call.weights(w_r, "w_r", law.width, H, a.half),
+                           call.get(gain_c, "gain_c", {H}),
+                           call.get(bias_c, "bias_c", {H}),
+                           {call.get<std::uint8_t>(keep_c, "keep_c", {scan.N, H}), static_cast<float>(rate_c)},
+                           call.get(c0, "c0", {scan.B, H}),
+                           call.get(c_last, "c_last", {scan.B, H}),
+                           call.get(c, "c", {scan.N, H}),
+                           call.get(chat, "chat", {scan.N, H}),
+                           call.get(rstd_c, "rstd_c", {scan.N, one}),
+                           call.get(m, "m", {scan.N, H})};
+    if (work.chat && !work.rstd_c) refuse(call.name, "chat and rstd_c", "chat alone", "pass both or neither");
     nb::gil_scoped_release release;
     segue::scan_lstm(work);
 }
 
-void scan_gru(const Input& x, const Input& lengths, const Input& w_xh_t, const Input& w_hh_t, const Input& b_x,
-              const Input& b_hn, bool reset_after, const Input& h0, const Output& y, const Output& h_last,
-              int threads) {
+void scan_lstm_back(const BackArguments& a, const MaybeInput& peepholes, const MaybeInput& w_r_t,
+                    const MaybeInput& gain_c, const MaybeInput& bias_c, const MaybeInput& keep_c, double rate_c,
+                    const Input& c0, const Input& c, const MaybeInput& chat, const MaybeInput& rstd_c,
+                    const MaybeInput& dc_last, const Output& dc0, const MaybeOutput& dm_out,
+                    const MaybeOutput& dnorm_c) {
+    const Call call{"scan_lstm_back"};
+    const Widths law = lstm_widths(call, a.h0, c0);
+    check_projection(call, bool(w_r_t), law);
+    const Back back(call, a, law);
+    const Extent H = law.hidden, R = law.width, three{"3", 3}, one{"1", 1};
+    if (gain_c && !(bias_c && chat && rstd_c && dnorm_c))
+        refuse(call.name, "bias_c, chat, rstd_c and dnorm_c with gain_c", "fewer", "pass them");
+    if (w_r_t && !dm_out) refuse(call.name, "dm_out with w_r_t", "w_r_t alone", "pass it");
+    const segue::LstmGrad work{back.over,
+                               call.get(peepholes, "peepholes", {three, H}),
+                               call.weights(w_r_t, "w_r_t", H, R, a.half),
+                               call.get(gain_c, "gain_c", {H}),
+                               call.get(bias_c, "bias_c", {H}),
+                               {call.get<std::uint8_t>(keep_c, "keep_c", {back.N, H}), static_cast<float>(rate_c)},
+                               call.get(c0, "c0", {back.B, H}),
+                               call.get(c, "c", {back.N, H}),
+                               call.get(chat, "chat", {back.N, H}),
+                               call.get(rstd_c, "rstd_c", {back.N, one}),
+                               call.get(dc_last, "dc_last", {back.B, H}),
+                               call.get(dc0, "dc0", {back.B, H}),
+                               call.get(dm_out, "dm_out", {back.N, R}),
+                               call.get(dnorm_c, "dnorm_c", {back.N, H})};
+    nb::gil_scoped_release release;
+    segue::scan_lstm_back(work);
+}
+
+void scan_gru(const ScanArguments& a, const Input& w_n, const MaybeInput& b_hn) {
     const Call call{"scan_gru"};
-    const Extent H{"H", call.extent(w_hh_t, "w_hh_t", 0)}, G{"3H", 3 * H.size};
-    const Scan scan(call, x, lengths, H, H, h0, y, h_last, threads);
-    const segue::Gru work{scan.over,
-                          call.input(w_xh_t, "w_xh_t", {scan.I, G}),
-                          call.input(w_hh_t, "w_hh_t", {H, G}),
-                          call.input(b_x, "b_x", {G}),
-                          call.input(b_hn, "b_hn", {H}),
-                          reset_after};
+    const Widths law = gru_widths(call, a.h0);
+    const Scan scan(call, a, law);
+    const segue::Gru work{scan.over, call.weights(w_n, "w_n", law.hidden, law.hidden, a.half),
+                          call.get(b_hn, "b_hn", {law.hidden}), bool(b_hn)};
     nb::gil_scoped_release release;
     segue::scan_gru(work);
+}
+
+void scan_gru_back(const BackArguments& a, const Input& w_n_t, bool reset_after) {
+    const Call call{"scan_gru_back"};
+    const Widths law = gru_widths(call, a.h0);
+    const Back back(call, a, law);
+    const segue::GruGrad work{back.over, call.weights(w_n_t, "w_n_t", law.hidden, law.hidden, a.half), reset_after};
+    nb::gil_scoped_release release;
+    segue::scan_gru_back(work);
 }
 
 }  // namespace
 
 NB_MODULE(_native, m) {
-    m.doc() = "Forward passes on the CPU over ragged batches, float32; csrc/kernels.h states each equation.";
+    m.doc() = "Recurrent kernels on the CPU over ragged batches, float32; csrc/kernels.h states each equation.";
     segue::compiled_for();  // an unknown SEGUE_TARGET stops the import, not the first call
     m.def("compiled_for", &segue::compiled_for);
-    m.def("affine", &affine, "x"_a, "w_t"_a, "b"_a.none(), "y"_a, "threads"_a);
-    m.def("scan_elman", &scan_elman, "x"_a, "lengths"_a, "w_xh_t"_a, "w_hh_t"_a, "b"_a, "activation"_a, "h0"_a, "y"_a,
-          "h_last"_a, "threads"_a);
-    m.def("scan_lstm", &scan_lstm, "x"_a, "lengths"_a, "w_xh_t"_a, "w_hh_t"_a, "b"_a, "w_hr_t"_a.none(), "h0"_a, "c0"_a,
-          "y"_a, "h_last"_a, "c_last"_a, "threads"_a);
-    m.def("scan_gru", &scan_gru, "x"_a, "lengths"_a, "w_xh_t"_a, "w_hh_t"_a, "b_x"_a, "b_hn"_a, "reset_after"_a, "h0"_a,
-          "y"_a, "h_last"_a, "threads"_a);
+    m.def("packed_size", &segue::packed_size, "outputs"_a, "inputs"_a);
+    m.def("pack", &pack, "w"_a, "packed"_a, "threads"_a, "half"_a = false);
+    m.def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "y"_a, "threads"_a, "half"_a = false);
+    m.def("normalize", &normalize);
+    m.def("normalize_back", &normalize_back);
+    nb::class_<ScanArguments>(m, "Scan").def(
+        nb::init<MaybeInput, MaybeInput, MaybeInput, MaybeInput, Input, Input, Input, MaybeInput, MaybeInput,
+                 MaybeInput, double, MaybeOutput, MaybeOutput, MaybeOutput, Output, Output, bool, int, bool>(),
+        "x"_a.none(), "w_x"_a.none(), "b"_a.none(), "p"_a.none(), "lengths"_a, "w_h"_a, "h0"_a, "mask"_a.none(),
+        "gain"_a.none(), "keep_h"_a.none(), "rate_h"_a, "xhat"_a.none(), "rstd"_a.none(), "gates"_a.none(), "y"_a,
+        "h_last"_a, "reverse"_a, "threads"_a, "half"_a = false);
+    nb::class_<BackArguments>(m, "Back").def(
+        nb::init<Input, Input, Input, Input, MaybeInput, MaybeInput, MaybeInput, MaybeInput, MaybeInput, double, Input,
+                 MaybeInput, MaybeInput, Output, MaybeOutput, Output, bool, int, bool>(),
+        "lengths"_a, "w_h_t"_a, "h0"_a, "y"_a, "mask"_a.none(), "gain"_a.none(), "xhat"_a.none(), "rstd"_a.none(),
+        "keep_h"_a.none(), "rate_h"_a, "gates"_a, "dy"_a.none(), "dh_last"_a.none(), "d"_a, "dproduct"_a.none(),
+        "dh0"_a, "reverse"_a, "threads"_a, "half"_a = false);
+    m.def("scan_elman", &scan_elman, "scan"_a, "activation"_a);
+    m.def("scan_elman_back", &scan_elman_back, "back"_a, "activation"_a);
+    m.def("scan_lstm", &scan_lstm, "scan"_a, "peepholes"_a.none(), "w_r"_a.none(), "gain_c"_a.none(),
+          "bias_c"_a.none(), "keep_c"_a.none(), "rate_c"_a, "c0"_a, "c_last"_a, "c"_a.none(), "chat"_a.none(),
+          "rstd_c"_a.none(), "m"_a.none());
+    m.def("scan_lstm_back", &scan_lstm_back, "back"_a, "peepholes"_a.none(), "w_r_t"_a.none(), "gain_c"_a.none(),
+          "bias_c"_a.none(), "keep_c"_a.none(), "rate_c"_a, "c0"_a, "c"_a, "chat"_a.none(), "rstd_c"_a.none(),
+          "dc_last"_a.none(), "dc0"_a, "dm_out"_a.none(), "dnorm_c"_a.none());
+    m.def("scan_gru", &scan_gru, "scan"_a, "w_n"_a, "b_hn"_a.none());
+    m.def("scan_gru_back", &scan_gru_back, "back"_a, "w_n_t"_a, "reset_after"_a);
+    bind_program(m);
 }

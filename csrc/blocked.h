@@ -6,33 +6,109 @@
 
 namespace segue {
 
-// The arithmetic of one target. Rows are given as pointers, because the rows worked on together rarely stand together.
-struct Primitives {
-    // y[r][o] += sum_i x[r][i] * w[i * stride + o], for o < outputs, in ascending i
-    void (*multiply_add)(std::int64_t rows, const float* const* x, std::int64_t inputs, const float* w,
-                         std::int64_t stride, std::int64_t outputs, float* const* y);
-    // y[j] = f(a[j]); y may be a
-    void (*activate)(Activation f, std::int64_t size, const float* a, float* y);
-    // a [4H] holds the gates before their activation; c [H] is advanced; m[j] = o[j] * tanh(c[j])
-    void (*lstm_cell)(std::int64_t hidden, const float* a, float* c, float* m);
-    // a [3H] holds r, z, and n before its activation; n += r * hn, then y = (1 - z) * tanh(n) + z * h
-    void (*gru_reset_after)(std::int64_t hidden, const float* a, const float* hn, const float* h, float* y);
-    // rh = r * h, and n += b_hn
-    void (*gru_reset_before)(std::int64_t hidden, float* a, const float* b_hn, const float* h, float* rh);
-    // y = (1 - z) * tanh(n) + z * h
-    void (*gru_blend)(std::int64_t hidden, const float* a, const float* h, float* y);
+// One row of an LSTM: gates before their activation become i, f, g, o; c_new (which may be c) and m are written.
+struct LstmRow {
+    std::int64_t hidden;
+    float* gates;  // [4H]
+    const float* c;
+    float *c_new, *m;
+    const float* peepholes;       // [3H], optional
+    const float *gain_c, *bias_c;  // optional: the norm of c
+    float *chat, *rstd_c;          // written with that norm
 };
 
+struct LstmRowGrad {
+    std::int64_t hidden;
+    const float *gates, *c, *dm;
+    float* dc;  // of c_new becomes that of c
+    float* d;   // [4H]
+    const float* peepholes;
+    const float *gain_c, *bias_c, *chat, *rstd_c;
+    float* dnorm_c;  // [H], always written; without a norm it is scratch
+    float* spare;    // [H]
+};
+
+// One row of a GRU: gates r, z, n before their activation, and u (see kernels.h).
+struct GruRow {
+    std::int64_t hidden;
+    float* gates;  // [4H]
+    const float* h;
+    float* y;
+};
+
+struct GruRowGrad {
+    std::int64_t hidden;
+    const float *gates, *h, *dh;
+    float* d;     // [4H]
+    float* kept;  // z * dh is added
+};
+
+// The arithmetic of one target. Rows are given as pointers, because the rows worked on together rarely stand together.
+struct Primitives {
+    std::int64_t panel;  // outputs per panel of packed weights: [panels][inputs][panel], the last one filled with 0
+
+    // y[r][o] += sum_i x[r][i] * W[o, i], in ascending i, for the outputs of panels [from, to)
+    void (*multiply_add)(std::int64_t rows, const float* const* x, const Weights& w, std::int64_t from,
+                         std::int64_t to, float* const* y);
+    // y = x rounded to bfloat16; y may be x
+    void (*round)(std::int64_t size, const float* x, float* y);
+
+    // y = f(a), and d = dy * f'(a) from y; y may be a, d may be dy
+    void (*activate)(Activation f, std::int64_t size, const float* a, float* y);
+    void (*activate_back)(Activation f, std::int64_t size, const float* y, const float* dy, float* d);
+
+    void (*add)(std::int64_t size, const float* a, const float* b, float* y);       // y = a + b
+    void (*multiply)(std::int64_t size, const float* a, const float* b, float* y);  // y = a * b
+    void (*add_product)(std::int64_t size, const float* a, const float* b, float* y);  // y += a * b
+    // y = old where kept, or the share `rate` of it; and the way back: dy splits into that of old and that of y
+    void (*mix)(std::int64_t size, const std::uint8_t* keep, float rate, const float* old, float* y);
+    void (*mix_back)(std::int64_t size, const std::uint8_t* keep, float rate, float* dy, float* dold);
+
+    // u becomes xhat = (u - mean) * rstd; gates += gain * xhat
+    void (*normalize)(std::int64_t size, float* u, const float* gain, float* rstd, float* gates);
+    // du from the gradient d of gain * xhat; du may be d
+    void (*normalize_back)(std::int64_t size, const float* xhat, float rstd, const float* gain, const float* d,
+                           float* du);
+
+    void (*lstm)(const LstmRow& row);
+    void (*lstm_back)(const LstmRowGrad& row);
+    void (*gru_after)(const GruRow& row);
+    void (*gru_after_back)(const GruRowGrad& row);
+    // The form that resets before, in two parts: r, z and rh = r * h, then n and y.
+    void (*gru_before)(const GruRow& row, const float* h_seen, float* rh);
+    void (*gru_before_rest)(const GruRow& row);
+    // dn and dz, then, from drh = the gradient of r * h, dr; drh becomes that of h
+    void (*gru_before_back)(const GruRowGrad& row);
+    void (*gru_before_rest_back)(const GruRowGrad& row, const float* h_seen, float* drh);
+};
+
+extern const Primitives plain_primitives;
 #ifdef SEGUE_X86_TARGETS
 extern const Primitives avx2_primitives, avx512_primitives;
+#endif
+#ifdef SEGUE_ARM_TARGETS
+extern const Primitives neon_primitives;
 #endif
 
 namespace blocked {
 
+constexpr std::int64_t kRows = 96;  // rows worked on together, at most; a multiple of the tallest tile
+
+std::int64_t packed_size(const Primitives& p, std::int64_t outputs, std::int64_t inputs);
+void pack(const Primitives& p, std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_t row,
+          std::int64_t column, float* packed, int threads, bool half);
+// Primitives::multiply_add in the precision of the weights.
+void multiply_add(const Primitives& p, std::int64_t rows, const float* const* x, const Weights& w, std::int64_t from,
+                  std::int64_t to, float* const* y);
 void affine(const Primitives& p, const Affine& call);
+void normalize(const Primitives& p, const Normalize& call);
+void normalize_back(const Primitives& p, const NormalizeGrad& call);
 void scan_elman(const Primitives& p, const Elman& call);
 void scan_lstm(const Primitives& p, const Lstm& call);
 void scan_gru(const Primitives& p, const Gru& call);
+void scan_elman_back(const Primitives& p, const ElmanGrad& call);
+void scan_lstm_back(const Primitives& p, const LstmGrad& call);
+void scan_gru_back(const Primitives& p, const GruGrad& call);
 
 }  // namespace blocked
 }  // namespace segue

@@ -5,14 +5,13 @@
 
 #include "blocked.h"
 #include "kernels.h"
-#include "reference.h"
 
 namespace segue {
 namespace {
 
 struct Target {
     const char* name;
-    const Primitives* primitives;  // null: the plain loops
+    const Primitives* primitives;
     bool runs_here;
 };
 
@@ -33,7 +32,10 @@ Target pick() {
         {"avx512", &avx512_primitives, has_avx512()},
         {"avx2", &avx2_primitives, has_avx2()},
 #endif
-        {"reference", nullptr, true},
+#ifdef SEGUE_ARM_TARGETS
+        {"neon", &neon_primitives, true},
+#endif
+        {"plain", &plain_primitives, true},
     };
     const char* forced = std::getenv("SEGUE_TARGET");
     const std::string wanted = forced ? forced : "";
@@ -52,26 +54,55 @@ const Target& target() {
     return picked;
 }
 
+const Primitives& here() {
+    return *target().primitives;
+}
+
 }  // namespace
 
+std::int64_t packed_size(std::int64_t outputs, std::int64_t inputs) {
+    return blocked::packed_size(here(), outputs, inputs);
+}
+
+void pack(std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_t row, std::int64_t column,
+          float* packed, int threads, bool half) {
+    blocked::pack(here(), outputs, inputs, w, row, column, packed, threads, half);
+}
+
 void affine(const Affine& call) {
-    if (const Primitives* p = target().primitives) return blocked::affine(*p, call);
-    reference::affine(call);
+    blocked::affine(here(), call);
+}
+
+void normalize(const Normalize& call) {
+    blocked::normalize(here(), call);
+}
+
+void normalize_back(const NormalizeGrad& call) {
+    blocked::normalize_back(here(), call);
 }
 
 void scan_elman(const Elman& call) {
-    if (const Primitives* p = target().primitives) return blocked::scan_elman(*p, call);
-    reference::scan_elman(call);
+    blocked::scan_elman(here(), call);
 }
 
 void scan_lstm(const Lstm& call) {
-    if (const Primitives* p = target().primitives) return blocked::scan_lstm(*p, call);
-    reference::scan_lstm(call);
+    blocked::scan_lstm(here(), call);
 }
 
 void scan_gru(const Gru& call) {
-    if (const Primitives* p = target().primitives) return blocked::scan_gru(*p, call);
-    reference::scan_gru(call);
+    blocked::scan_gru(here(), call);
+}
+
+void scan_elman_back(const ElmanGrad& call) {
+    blocked::scan_elman_back(here(), call);
+}
+
+void scan_lstm_back(const LstmGrad& call) {
+    blocked::scan_lstm_back(here(), call);
+}
+
+void scan_gru_back(const GruGrad& call) {
+    blocked::scan_gru_back(here(), call);
 }
 
 const char* compiled_for() {

@@ -1,16 +1,16 @@
 // The whole native API. It knows neither Python nor torch: raw pointers and extents, and every buffer belongs to the
-// caller.
+// caller. Arrays are float32, row-major, contiguous. The arguments are not checked here; bind.cpp does.
 //
 // Ragged layout: the values of all steps of all sequences stand one after another, [N, ...], and the B lengths say
 // where one sequence ends. Letters: B sequences, N steps of all sequences, I inputs, H hidden, R recurrent width
-// (what h has: P with a projection, else H), O outputs. Arrays are float32, row-major, contiguous.
+// (what h has: P with a projection, else H), G columns of the gates (H, 4H, 3H), O outputs.
 //
 // The law, to the bit: an output row depends on its own inputs only, never on the batch, its place in it, the
-// chunking of a sequence, the number of threads, or the target that runs. Hence every sum is one chain of fused
-// multiply-adds in ascending order: the bias, then the inputs, then the recurrent part.
+// chunking of a sequence, the number of threads, or the target that runs. Hence every sum of a product is one chain of
+// fused multiply-adds in ascending order: what stood there (the bias), then the inputs, then the recurrent part.
 //
 // Outputs must not overlap inputs or each other, with two exceptions: h_last may be h0, and c_last may be c0
-// (the state is then advanced in place). The arguments are not checked here; bind.cpp does.
+// (the state is then advanced in place). Pointers said to be optional may be null.
 #pragma once
 
 #include <cstdint>
@@ -19,68 +19,190 @@ namespace segue {
 
 enum class Activation : int { identity = 0, tanh = 1, relu = 2, sigmoid = 3 };
 
-// y[n, o] = b[o] + sum_i x[n, i] * w_t[i, o]
+// A matrix W [outputs, inputs] in the order in which a product reads it; made by pack(). In half precision W and what
+// it is multiplied with are rounded to bfloat16 (to nearest, ties to even) and their products, which are then exact,
+// summed in float32.
+struct Weights {
+    std::int64_t inputs, outputs;
+    const float* packed;
+    bool half = false;
+};
+
+// How many floats a packed matrix takes; its memory must be aligned to 64 bytes.
+std::int64_t packed_size(std::int64_t outputs, std::int64_t inputs);
+
+// Packs W, whose element (o, i) is w[o * row + i * column]: strides swapped give the transpose.
+void pack(std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_t row, std::int64_t column,
+          float* packed, int threads, bool half = false);
+
+// y[n, o] = b[o] + sum_i x[n, i] * W[o, i]
 struct Affine {
-    std::int64_t rows, inputs, outputs;
-    const float* x;    // [N, I]
-    const float* w_t;  // [I, O]
-    const float* b;    // [O], or null for zeros
-    float* y;          // [N, O]
+    std::int64_t rows;
+    const float* x;  // [N, I]
+    Weights w;
+    const float* b;  // [O], or null for zeros
+    float* y;        // [N, O]
     int threads;
 };
 
-// What every recurrence has.
-struct Sequences {
-    std::int64_t count, steps, inputs, hidden;
-    const std::int64_t* lengths;  // [B], each >= 0, their sum is N
-    const float* x;               // [N, I]
-    const float* h0;              // [B, R]
-    float* y;                     // [N, R]
-    float* h_last;                // [B, R]; of an empty sequence, h0
+void affine(const Affine& call);
+
+// The input part of gates with a layer norm (see Norm): xhat = norm(u), group by group, and y = gain * xhat + b.
+struct Normalize {
+    std::int64_t rows, columns;
+    std::int64_t split;  // where the second group begins; columns, where there is one group
+    const float* u;      // [N, G]
+    const float* gain;   // [G]
+    const float* b;      // [G]
+    float* xhat;         // [N, G]
+    float* rstd;         // [N, groups]
+    float* y;            // [N, G]
     int threads;
+};
+
+// du from dy; gain, xhat and rstd as above.
+struct NormalizeGrad {
+    std::int64_t rows, columns, split;
+    const float *gain, *xhat, *rstd, *dy;
+    float* du;  // [N, G]
+    int threads;
+};
+
+void normalize(const Normalize& call);
+void normalize_back(const NormalizeGrad& call);
+
+// Which steps there are, and the direction of time.
+struct Sequences {
+    std::int64_t count, steps;
+    const std::int64_t* lengths;  // [B], each >= 0, their sum is N
+    bool reverse;                 // each sequence from its last step to its first
+    int threads;
+};
+
+// Zoneout: a unit keeps its old value where `keep` is 1, or, without draws, keeps the share `rate` of it.
+struct Zoneout {
+    const std::uint8_t* keep;  // [N, units], optional
+    float rate;                // used where there are no draws; 0 for none
+};
+
+// Layer norm of a product u, group by group of columns: xhat = (u - mean) * rstd, rstd = 1 / sqrt(variance + 1e-5);
+// the gates see gain * xhat. Groups: all columns; of a GRU the columns of r and z, and those of n.
+struct Norm {
+    const float* gain;  // [G], or null for no norm
+    float* xhat;        // [N, G], kept for the way back; optional
+    float* rstd;        // [N, groups], likewise
+};
+
+// What every recurrence has. "gates" are what the way back needs: after the scan they hold, by law,
+//   Elman [N, H]: f(...)      LSTM [N, 4H]: i, f, g, o      GRU [N, 4H]: r, z, n, and u = W_hn h + b_hn
+struct Recurrence {
+    Sequences over;
+    std::int64_t hidden, width;  // H, R
+    const float* x;              // [N, I]; or null, then the input part is given
+    Weights w_x;                 // I -> G
+    const float* b;              // [G]
+    const float* p;              // [N, G], the input part with the bias, where x is null
+    Weights w_h;                 // R -> G; of a GRU, r and z alone: H -> 2H
+    const float* h0;             // [B, R]
+    const float* mask;           // [B, R], optional: the product sees mask * h (recurrent dropout)
+    Norm norm;                   // of the recurrent product
+    Zoneout zone_h;              // [N, R]
+    float* gates;                // kept for the way back; optional
+    float* y;                    // [N, R]
+    float* h_last;               // [B, R]; of an empty sequence, h0
+};
+
+// The way back through a scan. d [N, columns of gates] is the gradient of the gates before their activation; of a GRU
+// dr, dz, dn, and du (that of W_hn h + b_hn; where the reset comes before, du = dn). Weight gradients are products of d with the inputs and states, left to the caller.
+struct RecurrenceGrad {
+    Sequences over;
+    std::int64_t hidden, width;
+    Weights w_h_t;         // G -> R: W_h transposed; of a GRU, r and z alone: 2H -> H
+    const float* h0;       // [B, R]
+    const float* y;        // [N, R]
+    const float* mask;     // [B, R], optional
+    Norm norm;             // gain, xhat and rstd as the scan left them
+    Zoneout zone_h;
+    const float* gates;    // as the scan left them
+    const float* dy;       // [N, R], optional: zeros
+    const float* dh_last;  // [B, R], optional: zeros
+    float* d;              // [N, columns of gates]
+    float* dproduct;       // [N, G], with a norm: the gradient of the recurrent product itself; else null
+    float* dh0;            // [B, R]
 };
 
 // h = f(W_xh x + b + W_hh h)
 struct Elman {
-    Sequences over;
-    const float* w_xh_t;  // [I, H]
-    const float* w_hh_t;  // [H, H]
-    const float* b;       // [H]
+    Recurrence over;
     Activation activation;
 };
 
-// i, f, o = sigmoid(...); g = tanh(...); each of W_xh x + b + W_hh h; gate order i, f, g, o
-// c = f * c + i * g;  h = o * tanh(c), or with a projection W_hr (o * tanh(c))
-struct Lstm {
-    Sequences over;
-    const float* w_xh_t;      // [I, 4H]
-    const float* w_hh_t;      // [R, 4H]
-    const float* b;           // [4H]
-    const float* w_hr_t;      // [H, P], or null
-    std::int64_t projection;  // P, or 0
-    const float* c0;          // [B, H]
-    float* c_last;            // [B, H]
+struct ElmanGrad {
+    RecurrenceGrad over;
+    Activation activation;
 };
 
-// r, z = sigmoid(W_x x + b_x + W_h h); gate order r, z, n
-// reset_after:  n = tanh(W_xn x + b_xn + r * (W_hn h + b_hn))
-// otherwise:    n = tanh(W_xn x + b_xn + b_hn + W_hn (r * h))
+// i, f, o = sigmoid(...); g = tanh(...); each of W_xh x + b + W_hh h, with peepholes + p_i c, p_f c, p_o c_new;
+// gate order i, f, g, o
+// c_new = f * c + i * g;  m = o * tanh(c_new), with a norm o * tanh(gain_c * norm(c_new) + bias_c)
+// h = m, or with a projection W_hr m
+struct Lstm {
+    Recurrence over;
+    const float* peepholes;  // [3H]: p_i, p_f, p_o; optional
+    Weights w_r;             // H -> P; packed is null without a projection
+    const float* gain_c;     // [H], optional: the norm of c
+    const float* bias_c;     // [H]
+    Zoneout zone_c;          // [N, H]
+    const float* c0;         // [B, H]
+    float* c_last;           // [B, H]
+    float* c;                // [N, H], the memory after each step, kept for the way back; optional
+    float* chat;             // [N, H], norm(c_new), with a norm of c and a way back
+    float* rstd_c;           // [N], likewise
+    float* m;                // [N, H], with a projection and a way back
+};
+
+struct LstmGrad {
+    RecurrenceGrad over;
+    const float* peepholes;
+    Weights w_r_t;  // P -> H: W_r transposed
+    const float* gain_c;
+    const float* bias_c;
+    Zoneout zone_c;
+    const float* c0;
+    const float* c;
+    const float* chat;
+    const float* rstd_c;
+    const float* dc_last;  // [B, H], optional: zeros
+    float* dc0;            // [B, H]
+    float* dm_out;         // [N, R], with a projection: the gradient of h before zoneout; else null
+    float* dnorm_c;        // [N, H], with a norm of c: the gradient of gain_c * chat + bias_c; else null
+};
+
+// r, z = sigmoid(W_x x + b + W_h h); gate order r, z, n
+// reset_after:  n = tanh(W_xn x + b_n + r * u), u = W_hn h + b_hn
+// otherwise:    n = tanh(W_xn x + b_n + W_hn (r * h)), and b_hn is not read
 // h = (1 - z) * n + z * h
 struct Gru {
-    Sequences over;
-    const float* w_xh_t;  // [I, 3H]
-    const float* w_hh_t;  // [H, 3H]
-    const float* b_x;     // [3H]
-    const float* b_hn;    // [H]
+    Recurrence over;
+    Weights w_n;        // H -> H: W_hn
+    const float* b_hn;  // [H], read where reset_after
     bool reset_after;
 };
 
-void affine(const Affine& call);
+struct GruGrad {
+    RecurrenceGrad over;
+    Weights w_n_t;  // H -> H: W_hn transposed
+    bool reset_after;
+};
+
 void scan_elman(const Elman& call);
 void scan_lstm(const Lstm& call);
 void scan_gru(const Gru& call);
+void scan_elman_back(const ElmanGrad& call);
+void scan_lstm_back(const LstmGrad& call);
+void scan_gru_back(const GruGrad& call);
 
-// The name of the target that runs: "avx512", "avx2" or "reference". Throws std::invalid_argument where
+// The name of the target that runs: "avx512", "avx2", "neon" or "plain". Throws std::invalid_argument where
 // SEGUE_TARGET names none, or one that this machine cannot run.
 const char* compiled_for();
 

@@ -18,6 +18,7 @@ from segue.layers import (
     Dropout,
     Linear,
     Readout,
+    RecurrentDropout,
     Residual,
     Stack,
     TimeDistributed,
@@ -53,8 +54,9 @@ class Row:
         layer = self.make(inputs, hidden).to(dtype).eval()
         with torch.no_grad():
             for weight in layer.parameters():
-                # Biases and learned states start at 0, which would hide mistakes.
-                if weight.dim() == 1:
+                # Biases, peepholes and learned states start at 0, gains at 1, which would hide
+                # mistakes.
+                if weight.dim() == 1 or not weight.any():
                     weight.uniform_(-0.5, 0.5)
         return layer
 
@@ -93,12 +95,25 @@ CELLS = [
     ),
     _row("elman-custom", Elman, partial(Elman, activation=torch.sin), CAUSAL, LAW),
     _row("elman-learned", Elman, partial(Elman, learn_initial=True), CAUSAL, LAW, EXACT),
+    _row("elman-norm", Elman, partial(Elman, layer_norm=True), CAUSAL, LAW, EXACT),
     _row("lstm", LSTM, LSTM, CAUSAL, LAW, EXACT),
     _row("lstm-projected", LSTM, partial(LSTM, projection=3), CAUSAL, LAW, EXACT),
     _row("lstm-learned", LSTM, partial(LSTM, learn_initial=True), CAUSAL, LAW, EXACT),
+    _row("lstm-norm", LSTM, partial(LSTM, layer_norm=True), CAUSAL, LAW, EXACT),
+    _row("lstm-peepholes", LSTM, partial(LSTM, peepholes=True), CAUSAL, LAW, EXACT),
+    _row(
+        "lstm-everything",
+        LSTM,
+        partial(LSTM, layer_norm=True, peepholes=True, projection=3, learn_initial=True),
+        *(CAUSAL, LAW, EXACT),
+    ),
     _row("gru", GRU, GRU, CAUSAL, LAW, EXACT),
     _row("gru-before", GRU, partial(GRU, reset_after=False), CAUSAL, LAW, EXACT),
     _row("gru-learned", GRU, partial(GRU, learn_initial=True), CAUSAL, LAW, EXACT),
+    _row("gru-norm", GRU, partial(GRU, layer_norm=True), CAUSAL, LAW, EXACT),
+    _row(
+        "gru-before-norm", GRU, partial(GRU, reset_after=False, layer_norm=True), CAUSAL, LAW, EXACT
+    ),
 ]
 
 LAYERS = [
@@ -114,6 +129,30 @@ LAYERS = [
     ),
     _row(
         "zoneout-gru", Zoneout, lambda i, h: Zoneout(GRU(i, h), hidden=0.3), CAUSAL, EXACT, RANDOM
+    ),
+    _row(
+        "zoneout-norm",
+        Zoneout,
+        lambda i, h: Zoneout(LSTM(i, h, layer_norm=True, peepholes=True), hidden=0.2, cell=0.3),
+        *(CAUSAL, EXACT, RANDOM),
+    ),
+    _row(
+        "recurrent-dropout-lstm",
+        RecurrentDropout,
+        lambda i, h: RecurrentDropout(LSTM(i, h, projection=3), 0.3),
+        *(CAUSAL, EXACT, RANDOM),
+    ),
+    _row(
+        "recurrent-dropout-gru-norm",
+        RecurrentDropout,
+        lambda i, h: RecurrentDropout(GRU(i, h, layer_norm=True), 0.3),
+        *(CAUSAL, EXACT, RANDOM),
+    ),
+    _row(
+        "zoneout-recurrent-dropout",
+        Zoneout,
+        lambda i, h: Zoneout(RecurrentDropout(LSTM(i, h), 0.3), hidden=0.1, cell=0.4),
+        *(CAUSAL, EXACT, RANDOM),
     ),
     _row(
         "time-distributed",

@@ -287,7 +287,13 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {},
     "deep": {"cell": "gru", "layers": 2, "residual": True, "dropout": 0.3},
-    "zoneout": {"cell": "lstm", "zoneout": 0.2, "dropout": 0.3, "dropout_per": "sequence"},
+    "zoneout": {
+        "cell": "lstm",
+        "zoneout": 0.2,
+        "recurrent_dropout": 0.2,
+        "dropout": 0.3,
+        "dropout_per": "sequence",
+    },
 }
 ELMAN = {"elman": {"cell": "elman", "dropout": 0.0}}
 ENDS = {

@@ -46,8 +46,10 @@ ORDER = (
     {"clock"},
     {"forecaster"},
     {"model"},
+    {"inference"},
     {"trained"},
     {"defaults", "checkpoint"},
+    {"records"},
     {"train", "stream", "evaluate", "predict", "infer"},
     {"report"},
     {"run"},
@@ -195,6 +197,7 @@ def test_a_native_function_keeps_its_budget(path: Path) -> None:
 def native_functions(path: Path) -> Iterator[tuple[int, int]]:
     """First line and number of lines of every block that is not a namespace, class or list."""
     text = re.sub(r'//[^\n]*|"(\\.|[^"\\\n])*"', "", path.read_text(encoding="utf-8"))
+    text = re.sub(r"^[ \t]*#[^\n]*", "", text, flags=re.MULTILINE)
     text = re.sub(r"/\*.*?\*/", lambda found: "\n" * found[0].count("\n"), text, flags=re.DOTALL)
     opened: list[tuple[int, bool]] = []
     for found in re.finditer(r"[{}]", text):

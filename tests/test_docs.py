@@ -29,7 +29,7 @@ from segue.run import declare
 from segue.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 PROMISING = [ROOT / "README.md", ROOT / "DESIGN.md"]
 OTHER_COMMANDS = {".", "cat", "cd", "cp", "git", "head", "tail"}
 

@@ -18,6 +18,8 @@ from segue.layers import (
     Dropout,
     Linear,
     Readout,
+    RecurrentDropout,
+    RecurrentDropoutState,
     Residual,
     Stack,
     TimeDistributed,
@@ -105,10 +107,116 @@ def test_zoneout_in_evaluation_is_the_expectation() -> None:
     assert torch.equal(y, new.h)
 
 
+def test_zoneout_draws_for_every_sequence_unit_and_step() -> None:
+    torch.manual_seed(0)
+    layer = Zoneout(GRU(3, 200), hidden=0.3)
+    first = layer.body.initial_state(40)._replace(h=torch.rand(40, 200) + 2)
+    y, _ = unroll(layer, torch.randn(40, 8, 3), first)
+    before = torch.cat([first.h[:, None], y[:, :-1]], dim=1)
+    kept = (y == before).float()
+    assert 0.29 <= float(kept.mean()) <= 0.31
+    # Kept at two steps, in two sequences or at two units as often as chance has it.
+    for one, other in ((kept[:, 1:], kept[:, :-1]), (kept[1:], kept[:-1])):
+        assert abs(float((one * other).mean()) - 0.09) <= 0.01
+    assert abs(float((kept[:, :, 1:] * kept[:, :, :-1]).mean()) - 0.09) <= 0.01
+
+
+def test_the_mean_of_zoneout_in_training_is_its_evaluation() -> None:
+    torch.manual_seed(0)
+    layer = Zoneout(LSTM(3, 4), hidden=0.2, cell=0.6)
+    old = LSTMState(torch.randn(1, 4).expand(20000, 4), torch.randn(1, 4).expand(20000, 4))
+    x = torch.randn(1, 3).expand(20000, 3)
+    with torch.no_grad():
+        y, drawn = layer.step(x, old)
+        expected, mean = layer.eval().step(x, old)
+    for part, wanted in ((y, expected), (drawn.h, mean.h), (drawn.c, mean.c)):
+        assert (part.mean(0) - wanted[0]).abs().max() <= 0.03
+
+
 def test_zoneout_at_rate_0_is_the_cell() -> None:
     layer = Zoneout(GRU(3, 4))
     x = torch.randn(2, 6, 3)
-    assert (unroll(layer, x)[0] - unroll(layer.body, x)[0]).abs().max() <= 1e-6
+    assert torch.equal(unroll(layer, x)[0], unroll(layer.body, x)[0])
+
+
+# Recurrent dropout
+
+
+def test_recurrent_dropout_drops_its_rate_and_scales_the_rest() -> None:
+    torch.manual_seed(0)
+    mask = RecurrentDropout(LSTM(3, 8, projection=200), 0.3).initial_state(100).mask
+    dropped = mask == 0
+    assert mask.shape == (100, 200)
+    assert 0.29 <= float(dropped.float().mean()) <= 0.31
+    assert (mask[~dropped] - 1 / 0.7).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_recurrent_dropout_hides_units_from_the_recurrent_product_alone(reset_after: bool) -> None:
+    layer = RecurrentDropout(GRU(3, 50, reset_after=reset_after), 0.5).double()
+    x, h = torch.randn(4, 6, 3).double(), torch.randn(4, 50).double()
+    state = layer.initial_state(4)
+    y, final = unroll(layer, x, state._replace(body=state.body._replace(h=h)))
+    # A cell whose recurrent weights do not see the dropped units of one sequence.
+    for b in range(4):
+        blind = GRU(3, 50, reset_after=reset_after).double()
+        blind.load_state_dict(layer.body.state_dict())
+        with torch.no_grad():
+            blind.w_hh.mul_(state.mask[b])
+        plain, last = unroll(blind, x[b : b + 1], layer.body.initial_state(1)._replace(h=h[[b]]))
+        assert (y[b] - plain[0]).abs().max() <= 1e-12
+        assert (final.body.h[b] - last.h[0]).abs().max() <= 1e-12
+
+
+def test_recurrent_dropout_keeps_its_mask_over_chunks_and_draws_a_new_one_at_a_reset() -> None:
+    layer = RecurrentDropout(GRU(3, 50), 0.5)
+    x = torch.randn(3, 6, 3)
+    state = layer.initial_state(3)
+    whole, final = unroll(layer, x, state)
+    first, between = unroll(layer, x[:, :4], state)
+    rest, last = unroll(layer, x[:, 4:], between)
+    assert torch.equal(final.mask, state.mask) and torch.equal(between.mask, state.mask)
+    assert (torch.cat([first, rest], dim=1) - whole).abs().max() <= 1e-6
+    assert (last.body.h - final.body.h).abs().max() <= 1e-6
+    reset = torch.zeros(3, 6, dtype=torch.bool)
+    reset[1, 3] = True
+    y, changed = unroll(layer, x, state, reset)
+    assert (y[:, :3] - whole[:, :3]).abs().max() <= 1e-6
+    assert torch.equal(changed.mask[[0, 2]], state.mask[[0, 2]])
+    assert not torch.equal(changed.mask[1], state.mask[1])
+    start = RecurrentDropoutState(changed.mask[1:2], layer.body.initial_state(1))
+    anew, _ = unroll(layer, x[1:2, 3:], start)
+    assert (y[1, 3:] - anew[0]).abs().max() <= 1e-6
+
+
+def test_recurrent_dropout_in_evaluation_is_the_cell_to_the_bit() -> None:
+    layer = RecurrentDropout(LSTM(3, 4), 0.5).eval()
+    x, state = torch.randn(2, 6, 3), layer.initial_state(2)
+    assert (state.mask == 1).all()
+    with torch.no_grad():
+        y, final = unroll(layer, x, state)
+        plain, last = unroll(layer.body, x)
+    assert torch.equal(y, plain)
+    assert torch.equal(final.body.c, last.c)
+    assert torch.equal(final.mask, state.mask)
+
+
+def test_zoneout_keeps_what_recurrent_dropout_hides() -> None:
+    torch.manual_seed(0)
+    layer = Zoneout(RecurrentDropout(LSTM(3, 200), 0.4), hidden=0.2, cell=0.6)
+    state = layer.initial_state(100)
+    old = LSTMState(torch.full((100, 200), 0.9), torch.full((100, 200), 5.0))
+    x = torch.randn(100, 3)
+    y, new = layer.step(x, state._replace(body=old))
+    plain, expected = layer.body.step(x, state._replace(body=old))
+    kept_h, kept_c = new.body.h == old.h, new.body.c == old.c
+    assert 0.38 <= float((state.mask == 0).float().mean()) <= 0.42
+    assert 0.18 <= float(kept_h.float().mean()) <= 0.22
+    assert 0.58 <= float(kept_c.float().mean()) <= 0.62
+    assert torch.equal(new.body.h[~kept_h], plain[~kept_h])
+    assert torch.equal(new.body.c[~kept_c], expected.body.c[~kept_c])
+    assert torch.equal(new.mask, state.mask)
+    assert torch.equal(y, new.body.h)
 
 
 # Wiring
@@ -251,7 +359,26 @@ def test_shape_refusals(call: Callable[[], Any], message: str) -> None:
         ),
         (
             lambda: Zoneout(Stack(GRU(3, 4))),  # type: ignore[arg-type]
-            "Zoneout: expected an Elman, LSTM or GRU cell, got Stack; wrap the cell itself",
+            "Zoneout: expected an Elman, LSTM or GRU cell, or RecurrentDropout of one, got Stack; "
+            "wrap the cell itself",
+        ),
+        (
+            lambda: Zoneout(RecurrentDropout(GRU(3, 4), 0.1), cell=0.1),
+            "Zoneout.cell: expected 0, got 0.1 for GRU, whose state has no c; leave it out",
+        ),
+        (
+            lambda: RecurrentDropout(GRU(3, 4), 1.0),
+            "RecurrentDropout.rate: expected a rate in [0, 1), got 1.0; give such a rate",
+        ),
+        (
+            lambda: RecurrentDropout(Zoneout(GRU(3, 4)), 0.1),  # type: ignore[arg-type]
+            "RecurrentDropout: expected an Elman, LSTM or GRU cell, got Zoneout; "
+            "write Zoneout(RecurrentDropout(cell, rate))",
+        ),
+        (
+            lambda: RecurrentDropout(Residual(GRU(4, 4)), 0.1),  # type: ignore[arg-type]
+            "RecurrentDropout: expected an Elman, LSTM or GRU cell, got Residual; "
+            "wrap the cell itself",
         ),
         (
             lambda: TimeDistributed(torch.nn.Tanh()),
@@ -278,39 +405,46 @@ def test_explain_names_the_paths_and_what_rules_out_faster_ones() -> None:
         Residual(Elman(4, 4, activation=torch.sin)),
         TimeDistributed(Linear(4, 2)),
     )
+    limit = "the native kernel has no custom activation"
     fused = "torch's fused Elman network has no custom activation"
     assert explain(stack).splitlines() == [
-        "cells.0 LSTM: training: torch's fused function",
-        f"cells.0 LSTM: inference: {native}",
-        "cells.1 Zoneout: training: loop (torch has no fused zoneout)",
-        "cells.1 Zoneout: inference: loop over single steps (the native kernels have no zoneout)",
+        f"cells.0 LSTM: training and inference: {native}",
+        f"cells.1 Zoneout: training and inference: {native}",
         "cells.2 Dropout: training and inference: torch, all steps at once",
-        f"cells.3.cell Elman: training: loop ({fused})",
-        "cells.3.cell Elman: inference: loop (the native kernel has no custom activation)",
+        f"cells.3.cell Elman: training and inference: loop ({limit}; {fused})",
         "cells.4.module Linear: training: torch",
         f"cells.4.module Linear: inference: {native}",
     ]
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        LSTM(3, 4, layer_norm=True, peepholes=True, projection=2),
+        GRU(3, 4, reset_after=False),
+        Zoneout(RecurrentDropout(GRU(3, 4, layer_norm=True), 0.3), hidden=0.1),
+        segue.nn.LSTM(3, 5),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_explain_says_that_options_do_not_leave_the_fast_path(layer: torch.nn.Module) -> None:
+    path = f"training and inference: native kernel, {ops.native_name()}"
+    assert explain(layer) == f"{type(layer).__name__}: {path}"
+
+
 def test_explain_of_other_dtypes() -> None:
-    assert explain(LSTM(3, 4).double()).splitlines() == [
-        "LSTM: training: torch's fused function",
-        "LSTM: inference: torch's fused function "
-        "(the native kernels take float32, the weights are torch.float64)",
+    limit = "the native kernels take float32, the weights are torch.float64"
+    both = "training and inference"
+    assert explain(LSTM(3, 4).double()) == f"LSTM: {both}: torch's fused function ({limit})"
+    fused = "torch's fused GRU has no recurrent dropout"
+    assert explain(RecurrentDropout(GRU(3, 4).double(), 0.3)).splitlines() == [
+        f"RecurrentDropout: training: loop ({limit}; {fused})",
+        f"RecurrentDropout: inference: torch's fused function ({limit})",
     ]
-    assert explain(GRU(3, 4).bfloat16()).splitlines() == [
-        "GRU: training: loop (torch's fused functions do not take torch.bfloat16)",
-        "GRU: inference: loop (the native kernels take float32, the weights are torch.bfloat16)",
-    ]
+    limit = "the native kernels take float32, the weights are torch.bfloat16"
+    fused = "torch's fused functions do not take torch.bfloat16"
+    assert explain(GRU(3, 4).bfloat16()) == f"GRU: {both}: loop ({limit}; {fused})"
 
 
-def test_explain_names_both_ways_through_a_layer_of_segue_nn() -> None:
-    lines = explain(segue.nn.LSTM(3, 5)).splitlines()
-    inference = f"native kernel, {ops.native_name()}"
-    ragged = "LSTM: with lengths, reset, PackedSequence or Ragged"
-    assert lines == [
-        "LSTM: padded, without lengths or reset: torch.nn's own",
-        f"{ragged}: training: torch's fused function",
-        f"{ragged}: inference: {inference}",
-    ]
-    assert explain(torch.nn.LSTM(3, 5)) == lines[0]
+def test_explain_of_torch_s_own_layers() -> None:
+    assert explain(torch.nn.LSTM(3, 5)) == "LSTM: training and inference: torch.nn's own"

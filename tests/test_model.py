@@ -16,7 +16,7 @@ import segue
 from segue import ops
 from segue.data.store import Batch, Pieces
 from segue.errors import SpecError
-from segue.layers import Bidirectional, Residual, Zoneout
+from segue.layers import Bidirectional, RecurrentDropout, Residual, Zoneout
 from segue.predict import predict
 from segue.run import declare
 
@@ -113,6 +113,12 @@ def test_the_model_section_builds_the_body() -> None:
     body = network_of({"cell": "lstm", "zoneout": 0.25, "dropout": 0.0}).body
     (layer,) = body.cells
     assert isinstance(layer, Zoneout) and layer.rates == (0.25, 0.25)
+    several = {"cell": {"lstm": {"layer_norm": True}}, "zoneout": 0.25, "recurrent_dropout": 0.5}
+    (layer,) = network_of({**several, "dropout": 0.0}).body.cells
+    assert isinstance(layer, Zoneout) and isinstance(layer.body, RecurrentDropout)
+    assert layer.body.rate == 0.5 and layer.body.body.gain_c is not None
+    (layer,) = network_of({"recurrent_dropout": 0.5, "dropout": 0.0}).body.cells
+    assert isinstance(layer, RecurrentDropout)
     both = network_of({"bidirectional": True, "dropout": 0.0}).body
     assert isinstance(both.layers[0], Bidirectional)
 
@@ -127,6 +133,13 @@ def test_models_that_cannot_be_are_refused() -> None:
     assert refused(spec_of({"residual": True, "bidirectional": True}), keyed()) == (
         "model.residual: expected false with bidirectional: true, got true; "
         "leave out one of the two"
+    )
+    assert refused(spec_of({"cell": {"gru": {"layer_norm": "no"}}}), keyed()) == (
+        "GRU.layer_norm: expected true or false, got 'no'; give one of the two"
+    )
+    assert refused(spec_of({"cell": {"gru": {"peepholes": True}}}), keyed()) == (
+        "model.cell.gru: expected one of reset_after, layer_norm, init, learn_initial, "
+        "got 'peepholes'; remove it"
     )
     series = {
         "data": {"rows": "steps", "key": "key", "split": {"by": "none"}},

@@ -84,6 +84,7 @@ FULL = {
         "residual": True,
         "dropout": 0.25,
         "dropout_per": "sequence",
+        "recurrent_dropout": 0.3,
         "zoneout": 0.1,
         "pool": "both",
         "segment": 4,
@@ -100,6 +101,7 @@ FULL = {
         "truncate": 20,
         "window": 100,
         "weight_decay": 0.01,
+        "precision": "bf16",
         "seed": 7,
     },
 }
@@ -277,6 +279,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         plain(model={"dropout": 1}),
         f"declaration: model.dropout: expected a number of at least 0 and below 1, got 1; {FIX}",
+    ),
+    (
+        plain(model={"recurrent_dropout": -0.1}),
+        "declaration: model.recurrent_dropout: expected a number of at least 0 and below 1, "
+        f"got -0.1; {FIX}",
     ),
     (
         plain(inputs={"x": {"kind": "numbr"}}),

@@ -5,6 +5,7 @@ will be.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -97,10 +98,18 @@ class Clock:
         """Times as the user's values: dates, date-times or numbers."""
         name = self.column or "step"
         if not self.dates:
-            whole = np.allclose(times, np.round(times), rtol=0, atol=1e-9)
-            return pl.Series(name, np.round(times).astype(np.int64) if whole else times)
+            return pl.Series(name, _whole(times))
         moments = _moments(times).alias(name)
         return moments.cast(pl.Date) if self.date_only else moments
+
+    def listed(self, times: NDArray[np.float64]) -> list[Any]:
+        """`values` of all of `times` as a list; a live step takes this way."""
+        if not self.dates:
+            listed: list[Any] = _whole(times).reshape(-1).tolist()
+            return listed
+        micro = np.round(times * 1e6).astype(np.int64).reshape(-1).tolist()
+        moments = [_EPOCH + timedelta(microseconds=count) for count in micro]
+        return [moment.date() for moment in moments] if self.date_only else moments
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -120,6 +129,15 @@ def typical_step(sequences: Sequences) -> float:
     change = changes(sequences, 100_000)
     change = change[change > 0]
     return float(np.median(change)) if len(change) else 1.0
+
+
+_EPOCH = datetime(1970, 1, 1)
+
+
+def _whole(times: NDArray[np.float64]) -> NDArray[Any]:
+    """Times as whole numbers, if all of them are."""
+    nearest = np.round(times)
+    return nearest.astype(np.int64) if (np.abs(times - nearest) <= 1e-9).all() else times
 
 
 def _moments(times: NDArray[np.float64]) -> pl.Series:

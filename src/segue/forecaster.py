@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from segue import ops
 from segue.cells import Cell
 from segue.layers import Linear, unroll
+from segue.layers.compiled import Place, emit, emit_linear
 from segue.ops import State
+from segue.ops.program import Program, Slot
 from segue.ragged import Ragged
 
 
@@ -170,6 +172,44 @@ class Forecaster(nn.Module):
         hidden, _ = unroll(self.cell, Ragged(inputs, lengths))
         by_step = torch.empty_like(hidden.values).index_copy(0, order, hidden.values)
         return self._forecast(past, by_step, at, ahead)
+
+    def emit(
+        self, program: Program, values: Slot, features: Slot, at: Slot, ahead: Slot
+    ) -> tuple[Slot, State]:
+        """Adds `unroll` to a program.
+
+        Args:
+            program: what to add it to.
+            values, features, at, ahead: the slots of what `unroll` takes.
+
+        Returns:
+            the slot of the forecasts, their quantiles in order, and the state with the numbers of
+            the program's in place of tensors.
+
+        Raises:
+            NoForm: the cell has none.
+        """
+        like = self.initial_state(1, program.last_axis(values))
+        numbers: list[Any] = [
+            program.state(name, leaf.shape[1:], leaf.dtype)
+            for name, leaf in zip(like._fields[:4], like[:4], strict=True)
+        ]
+        past = program.segments(values, features, at, self.gaps, numbers)
+        chains = (like.ring.shape[1] * self.segment,)
+        hidden, body = emit(self.cell, Place(program, past.lengths, chains), past.inputs)
+        wanted = program.take(hidden, past.place)
+        change = program.add(
+            emit_linear(self.head, program, wanted), emit_linear(self.skip, program, past.scaled)
+        )
+        if self.known is not None:
+            known = program.tanh_of_sums(
+                emit_linear(self.known.hidden, program, wanted),
+                emit_linear(self.known.ahead, program, ahead),
+            )
+            change = program.add(change, emit_linear(self.known.out, program, known))
+        forecast = program.rescale(past, change, self.horizon)
+        state: Any = ForecasterState
+        return forecast, state(*numbers, body)
 
     def _inputs(self, past: _Past, step: Tensor, column: Tensor, features: Tensor) -> Tensor:
         """u of the equation, ``[rows, I]``, for each (step, column)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,22 @@ from segue.cells import CELLS, LSTM, Cell, LawCell
 from segue.data.store import Batch
 from segue.errors import CausalError, SpecError
 from segue.fields import Encoder, EncoderState, Field
+from segue.fields.field import Reading
 from segue.forecaster import Forecaster, ForecasterState
-from segue.layers import Acausal, Bidirectional, Chain, Dropout, Residual, Stack, Zoneout, unroll
+from segue.layers import (
+    Acausal,
+    Bidirectional,
+    Chain,
+    Dropout,
+    RecurrentDropout,
+    Residual,
+    Stack,
+    Zoneout,
+    unroll,
+)
+from segue.layers.compiled import NoForm, Place, emit, emit_linear
 from segue.ops import State
+from segue.ops.program import NOWHERE, Program, Slot
 from segue.ragged import Ragged
 from segue.schema import Declaration, Model
 from segue.tasks import Forecast, Task
@@ -190,6 +203,82 @@ class Network(nn.Module):
             for name in self._series
         }
 
+    def gather(self, batch: Any, ends: Any) -> list[Any]:
+        """The parts of a batch, be they tensors or arrays, as `emit` takes them; `ends` are the
+        last steps.
+        """
+        return [
+            batch.times,
+            *(batch.inputs[name] for name in self._steps),
+            *(batch.static[name] for name in self._static),
+            *(batch.series[name] for name in self._series),
+            *(batch.at, ends),
+            *(batch.ahead[name] for name in self.known),
+        ]
+
+    def emit(self, program: Program) -> tuple[dict[str, Slot], State]:
+        """Adds `unroll` to a program, whose inputs are those that `gather` gives.
+
+        Returns:
+            the slots of the outputs by task, and the state with the numbers of the program's in
+            place of tensors.
+
+        Raises:
+            NoForm: a part of the network has none.
+        """
+        if isinstance(self.body, Acausal):
+            raise NoForm("a network that reads the future")
+        times = program.input("times", "N", [], torch.float64)
+        clock = program.state("clock", [], torch.float64)
+        elapsed, states = program.elapsed(times, clock), {}
+        parts = []
+        for name in self._steps:
+            here = Reading(program, name, "N", times=times, elapsed=elapsed)
+            part, states[name] = self._encoder(name).emit(here)
+            parts.append(part)
+        for name in self._static:
+            parts.append(program.spread(self._encoder(name).emit(Reading(program, name, "B"))[0]))
+        features = program.join(parts)
+        series = {
+            name: program.input(name, "N", [count], torch.float64)
+            for name, count in self._series.items()
+        }
+        at = program.input("wanted steps", "M", [], torch.int64)
+        ends = program.input("last steps", "E", [], torch.int64)
+        outputs, body, pool = self._emit_body(program, features, at, ends)
+        horizon = max((self._forecaster(name).horizon for name in series), default=0)
+        ahead = [
+            self._encoder(name).emit(Reading(program, name, "M", (horizon,)))[0]
+            for name in self.known
+        ]
+        known, forecasters = program.join(ahead) if ahead else NOWHERE, {}
+        for name, values in series.items():
+            outputs[name], forecasters[name] = self._forecaster(name).emit(
+                program, values, features, at, known
+            )
+        numbered: Any = NetworkState
+        return outputs, numbered(clock, states, body, pool, forecasters)
+
+    def _emit_body(
+        self, program: Program, features: Slot, at: Slot, ends: Slot
+    ) -> tuple[dict[str, Slot], State, State]:
+        """Body, pool and heads: the slots of the outputs, and the two states."""
+        if self.body is None:
+            return {}, (), ()
+        hidden, body = emit(self.body, Place(program), features)
+        pooled, pool = program.take(hidden, ends), cast(State, ())
+        if self.pool != "last":
+            total = program.state("sum of hidden states", [self.body.outputs], torch.float64)
+            count = program.state("count of hidden states", [], torch.int64)
+            mean, pool = program.mean(hidden, ends, total, count), (total, count)
+            pooled = mean if self.pool == "mean" else program.join([pooled, mean])
+        wanted = program.take(hidden, at)
+        heads = {
+            name: emit_linear(self.heads[_safe(name)], program, wanted if every else pooled)
+            for name, every in self._every.items()
+        }
+        return heads, body, pool
+
     def _encode(
         self, batch: Batch, state: NetworkState
     ) -> tuple[Ragged, Tensor, dict[str, EncoderState]]:
@@ -328,11 +417,11 @@ def _causal_body(features: int, spec: Model) -> Cell:
 def _layer(spec: Model, inputs: int) -> Cell | Acausal:
     def one() -> Cell:
         cell = _cell(spec, inputs)
-        if not spec.zoneout:
-            return cell
-        return Zoneout(
-            cell, hidden=spec.zoneout, cell=spec.zoneout if isinstance(cell, LSTM) else 0.0
-        )
+        rate, keep = spec.recurrent_dropout, spec.zoneout
+        body = RecurrentDropout(cell, rate) if rate else cell
+        if not keep:
+            return body
+        return Zoneout(body, hidden=keep, cell=keep if isinstance(cell, LSTM) else 0.0)
 
     return Bidirectional(one(), one()) if spec.bidirectional else one()
 

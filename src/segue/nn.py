@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 from segue.cells import ElmanLaw, ElmanState, GRULaw, GRUState, Law, LSTMLaw, LSTMState
 from segue.errors import ShapeError
 from segue.layers import as_flags, backward_flags, scan_resetting
-from segue.ops import State
+from segue.ops import State, native_runs
 from segue.ragged import Ragged, as_lengths
 from segue.shapes import check
 
@@ -62,7 +62,7 @@ class RNN(torch.nn.RNN):
         Raises:
             ShapeError: lengths, reset or hx do not fit the input.
         """
-        if _is_plain(input, lengths, reset):
+        if _is_for_torch(self, input, lengths, reset):
             return super().forward(input, hx)
         given = None if hx is None else (hx,)
         y, (h,) = _run(self, self._law, ElmanState, input, given, lengths, reset)
@@ -102,7 +102,7 @@ class LSTM(torch.nn.LSTM):
         Raises:
             ShapeError: lengths, reset or hx do not fit the input.
         """
-        if _is_plain(input, lengths, reset):
+        if _is_for_torch(self, input, lengths, reset):
             return super().forward(input, hx)
         y, (h, c) = _run(self, self._law, LSTMState, input, hx, lengths, reset)
         return y, (h, c)
@@ -141,7 +141,7 @@ class GRU(torch.nn.GRU):
         Raises:
             ShapeError: lengths, reset or hx do not fit the input.
         """
-        if _is_plain(input, lengths, reset):
+        if _is_for_torch(self, input, lengths, reset):
             return super().forward(input, hx)
         given = None if hx is None else (hx,)
         y, (h,) = _run(self, self._law, GRUState, input, given, lengths, reset)
@@ -153,8 +153,13 @@ class GRU(torch.nn.GRU):
         return GRULaw(w_xh, w_hh, b_xh + torch.cat([rz, torch.zeros_like(n)]), n)
 
 
-def _is_plain(input: object, lengths: Lengths | None, reset: Batch | None) -> bool:
-    return isinstance(input, Tensor) and lengths is None and reset is None
+def _is_for_torch(
+    module: torch.nn.RNNBase, input: object, lengths: Lengths | None, reset: Batch | None
+) -> bool:
+    """A plain padded call, where the native kernels do not run."""
+    if not isinstance(input, Tensor) or lengths is not None or reset is not None:
+        return False
+    return not native_runs((input, *module.parameters()))
 
 
 class _Weights(NamedTuple):

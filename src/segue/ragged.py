@@ -4,17 +4,43 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import pairwise
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
 from segue.errors import ShapeError
 from segue.shapes import check
+
+
+def is_traced(x: Tensor) -> bool:
+    """Whether calls on x are recorded rather than made, so that its values are not at hand."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    return type(x) is not Tensor and type(x) is not Parameter
+
+
+Value = TypeVar("Value")
+
+
+class _once(Generic[Value]):
+    """A property that is computed once; functools.cached_property has a lock, which cannot be
+    traced.
+    """
+
+    def __init__(self, make: Callable[[Any], Value]) -> None:
+        self.make, self.name, self.__doc__ = make, make.__name__, make.__doc__
+
+    def __get__(self, owner: Any, kind: type) -> Value:
+        value = self.make(owner)
+        if not torch.compiler.is_compiling():
+            owner.__dict__[self.name] = value
+        return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +73,8 @@ class Ragged:
         if self.lengths.device.type != "cpu":
             place = str(self.lengths.device)
             raise ShapeError("Ragged.lengths", "a tensor on the CPU", place, "call .cpu() on it")
+        if is_traced(self.lengths):
+            return
         if self.batch and int(self.lengths.min()) < 0:
             least = str(int(self.lengths.min()))
             raise ShapeError("Ragged.lengths", "no length below 0", least, "correct the lengths")
@@ -66,17 +94,17 @@ class Ragged:
         """N, the number of steps of all sequences."""
         return self.values.shape[0]
 
-    @cached_property
+    @_once
     def offsets(self) -> Tensor:
         """int64 ``[B + 1]`` on the CPU: where each sequence starts in ``values``; N at the end."""
         return torch.cat([self.lengths.new_zeros(1), self.lengths.cumsum(0)])
 
-    @cached_property
+    @_once
     def longest(self) -> int:
         """T, the number of steps of the longest sequence; 0 for an empty batch."""
         return int(self.lengths.max()) if self.batch else 0
 
-    @cached_property
+    @_once
     def is_rectangular(self) -> bool:
         """Whether all sequences are equally long."""
         return self.longest * self.batch == self.total
@@ -89,15 +117,15 @@ class Ragged:
         """int64 ``[N]``: the index of each step within its sequence."""
         return self._times.to(self.values.device)
 
-    @cached_property
+    @_once
     def _rows(self) -> Tensor:
         return torch.repeat_interleave(self.lengths, output_size=self.total)
 
-    @cached_property
+    @_once
     def _times(self) -> Tensor:
         return torch.arange(self.total) - self.offsets[self._rows]
 
-    @cached_property
+    @_once
     def by_time(self) -> tuple[Tensor, Tensor, list[int]]:
         """The order of a loop over time, in which finished sequences are always the last ones.
 
@@ -105,6 +133,9 @@ class Ragged:
             the sequences from long to short ``[B]``; the steps sorted by time, then by that order
             ``[N]``; and for each time the number of sequences that have such a step (a list of T).
         """
+        if self.is_rectangular:
+            steps = torch.arange(self.total).reshape(self.batch, self.longest).t().flatten()
+            return torch.arange(self.batch), steps, [self.batch] * self.longest
         order = self.lengths.argsort(descending=True, stable=True)
         rank = torch.empty_like(order)
         rank[order] = torch.arange(self.batch)
@@ -113,6 +144,19 @@ class Ragged:
         return order, steps, counts
 
     # Conversions
+
+    @classmethod
+    def rectangular(cls, x: Tensor) -> Ragged:
+        """Takes all steps of each row of ``x`` ``[B, T, ...]``, as a view where x is contiguous."""
+        check("Ragged.rectangular", x, "B T ...")
+        batch, steps = x.shape[:2]
+        lengths = torch.full((batch,), steps)
+        # The lengths fit, so they are not looked at: that costs as much as a short scan, and where
+        # calls are traced they cannot be.
+        even = object.__new__(cls)
+        even.__dict__.update(values=x.flatten(0, 1), lengths=lengths, is_rectangular=True)
+        even.__dict__["longest"] = steps if batch else 0
+        return even
 
     @classmethod
     def from_padded(cls, x: Tensor, lengths: Tensor | Sequence[int]) -> Ragged:

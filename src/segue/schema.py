@@ -203,6 +203,8 @@ class Model(Strict):
         dropout: rate after each layer; 0.2 by default, 0.1 for forecasts.
         dropout_per: ``step`` (a new mask at every step) or ``sequence`` (the same mask at all steps
             of a sequence: Gal).
+        recurrent_dropout: rate at which units of the hidden state are hidden from the recurrent
+            product, the same ones at all steps of a sequence.
         zoneout: probability that a unit of the state keeps its old value in a step.
         pool: what an output at the end of a sequence sees: the ``last`` hidden state, the ``mean``
             over the steps, or ``both``.
@@ -217,6 +219,7 @@ class Model(Strict):
     residual: StrictBool = False
     dropout: Fraction | None = None
     dropout_per: Literal["step", "sequence"] = "step"
+    recurrent_dropout: Fraction = 0.0
     zoneout: Fraction = 0.0
     pool: Literal["last", "mean", "both"] = "last"
     segment: Positive | None = None
@@ -249,6 +252,8 @@ class Training(Strict):
             to window.
         window: cut longer sequences into pieces of this many steps, each a training example.
         weight_decay: decay rate of the weights (decoupled for adamw, an L2 penalty otherwise).
+        precision: of what the recurrent layers multiply while they are trained: ``float32``, or
+            ``bf16``; sums, states and weights are float32 with either.
         seed: of the initial weights, the order and the dropout.
     """
 
@@ -264,6 +269,7 @@ class Training(Strict):
     truncate: Positive | None = None
     window: Positive | None = None
     weight_decay: NotNegative = 0.0
+    precision: Literal["float32", "bf16"] = "float32"
     seed: Seed = 0
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segue import ops
+from segue.cells import LawCell
 from segue.checkpoint import BAD_BATCH
 from segue.clock import Clock
 from segue.data.build import build, fields_of, tasks_of
@@ -203,13 +204,15 @@ class _Course:
         self, batch: Batch, targets: dict[str, Any], state: NetworkState | None, rate: float
     ) -> tuple[float | None, NetworkState | None]:
         """One step of the optimiser, unless the loss is not finite; the loss and the new state."""
-        self.trained.network.train()
-        loss, state = loss_of(self.trained, batch, targets, state)
-        if loss is None:
-            return None, state
-        value = float(loss.detach())
-        if math.isfinite(value):
-            _step(self.optimizer, self.trained.network, loss, rate, self.training.clip)
+        network = self.trained.network
+        network.train()
+        with _precision(network, self.training.precision):
+            loss, state = loss_of(self.trained, batch, targets, state)
+            if loss is None:
+                return None, state
+            value = float(loss.detach())
+            if math.isfinite(value):
+                _step(self.optimizer, network, loss, rate, self.training.clip)
         return value, state
 
     def valid_loss(self, epoch: int) -> float | None:
@@ -261,6 +264,20 @@ def _random_from(seed: int, *place: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed & (2**63 - 1))
         yield
+
+
+@contextmanager
+def _precision(network: Network, precision: str) -> Iterator[None]:
+    """The recurrent layers multiply in bfloat16 if so; then again as before."""
+    cells = [cell for cell in network.modules() if isinstance(cell, LawCell)]
+    before = [cell.dtype for cell in cells]
+    for cell in cells if precision == "bf16" else ():
+        cell.dtype = "bfloat16"
+    try:
+        yield
+    finally:
+        for cell, dtype in zip(cells, before, strict=True):
+            cell.dtype = dtype
 
 
 def rate_at(training: Training, progress: float) -> float:

@@ -16,6 +16,7 @@ from segue.data.build import build
 from segue.data.read import ReadOptions, Table, read
 from segue.data.store import Pieces, Store
 from segue.fields import Field
+from segue.inference import Arrays, ready
 from segue.model import Network, known_ahead
 from segue.schema import Declaration
 from segue.sequences import Part, Sequences, spans
@@ -140,15 +141,16 @@ class Trained:
         stop: NDArray[np.int64],
     ) -> Iterator[Pass]:
         """`outputs`, as much at a time as goes through the network at once."""
-        self.network.eval()
+        network = ready(self.network)
         for group in self._groups(stop):
-            state = None
+            state = network.initial_state(len(group))
             for begin, (start, length) in enumerate(self._chunks(stop[group])):
                 low = np.clip(first[group] - start, 0, length)
                 wanted = length - low
                 at = spans(np.cumsum(length) - wanted, wanted)
                 batch = store.batch(Pieces(rows[group], start, length), at)
-                output, state = self.network.unroll(batch, state)
+                found, state = network.run(Arrays.of(batch), state, running=False)
+                output = {name: torch.from_numpy(values) for name, values in found.items()}
                 # A span without steps ends, before it begins, in the first chunk.
                 over = (length > 0) & (start + length == stop[group])
                 ends = np.flatnonzero(over | (stop[group] == 0) & (begin == 0))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from segue.cells.cell import Cell, Law, LawCell
+from segue.cells.cell import Cell, LawCell
 from segue.cells.elman import Elman, ElmanLaw, ElmanState
 from segue.cells.gru import GRU, GRULaw, GRUState
 from segue.cells.init import INITS, Init, chrono, identity, orthogonal, uniform, xavier
+from segue.cells.law import QUIET, Law, Noise
 from segue.cells.lstm import LSTM, LSTMLaw, LSTMState
 from segue.ops import State
 
@@ -16,6 +17,7 @@ __all__ = [
     "GRU",
     "INITS",
     "LSTM",
+    "QUIET",
     "Cell",
     "Elman",
     "ElmanLaw",
@@ -27,6 +29,7 @@ __all__ = [
     "LSTMState",
     "Law",
     "LawCell",
+    "Noise",
     "State",
     "chrono",
     "identity",

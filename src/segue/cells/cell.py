@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from segue import ops
-from segue.errors import ShapeError
+from segue.cells.law import QUIET, Law, Noise
+from segue.errors import ShapeError, SpecError
 from segue.ops import State
 from segue.ragged import Ragged
 from segue.shapes import check
@@ -50,102 +49,85 @@ class Cell(nn.Module, ABC):
         """
 
 
-class Law(ABC):
-    """A recurrent law with its weights: the equation, and the faster forms that must equal it.
+class LawCell(Cell):
+    """A cell with weights and a law of its own.
 
-    The equation has two parts: `project` takes what depends on the input alone, so that it can be
-    done for all steps at once, and `advance` takes the step.
+    Attributes:
+        dtype: ``"float32"``, or ``"bfloat16"``: what is multiplied is rounded to bfloat16. Weights,
+            sums, states and outputs are float32 all the same, and dtype may be set at any time.
     """
 
-    @abstractmethod
-    def weights(self) -> Sequence[Tensor]:
-        """All weights that take part."""
-
-    @abstractmethod
-    def project(self, x: Tensor) -> Tensor:
-        """``[..., I] -> [..., G H]``: the part of the gates that depends on the input alone."""
-
-    @abstractmethod
-    def advance(self, p: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step from the projected input ``[B, G H]``: the equation."""
-
-    @abstractmethod
-    def native(self, x: Tensor, lengths: Tensor, state: State) -> tuple[Tensor, State]:
-        """All steps ``[N, I]`` of sequences of these lengths by the native kernel."""
-
-    @abstractmethod
-    def fused(self, x: Tensor, is_flagged: bool, state: State) -> tuple[Tensor, ...]:
-        """All steps of a padded, time-major batch by torch; see `segue.ops.fused`."""
-
-    @abstractmethod
-    def not_native(self) -> str | None:
-        """What keeps this law from the native kernel, in words, if anything does."""
-
-    @abstractmethod
-    def not_fused(self) -> str | None:
-        """What keeps this law from torch's fused function, in words, if anything does."""
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step, ``[B, I]``; native just where `scan` is, so that their bits agree."""
-        if self._runs_native(x, state):
-            return self.native(x, _ones(x.shape[0]), state)
-        return self.advance(self.project(x), state)
-
-    def scan(self, x: Ragged, state: State) -> tuple[Tensor, State]:
-        """All steps of all sequences, on the fastest path that fits."""
-        if self._runs_native(x.values, state):
-            return self.native(x.values, x.lengths, state)
-        if self.not_fused() is None and ops.fused_runs(self._tensors(x.values, state)):
-            return ops.in_buckets(self.fused, x, state)
-        return ops.loop(self.advance, x.with_values(self.project(x.values)), state)
-
-    def _runs_native(self, x: Tensor, state: State) -> bool:
-        return self.not_native() is None and ops.native_runs(self._tensors(x, state))
-
-    def _tensors(self, x: Tensor, state: State) -> list[Tensor]:
-        return [x, *self.weights(), *ops.leaves(state)]
-
-
-class LawCell(Cell):
-    """A cell with weights and a law of its own."""
+    dtype: str
 
     @abstractmethod
     def law(self) -> Law:
         """The law with this cell's weights."""
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, x: Tensor, state: State, noise: Noise = QUIET) -> tuple[Tensor, State]:
         """One step of B sequences: ``[B, I] -> [B, O]``; see the equation of the cell.
 
+        Args:
+            x: ``[B, I]``.
+            state: what `initial_state` or an earlier step gave.
+            noise: the mask and the draws of this step; what wraps the cell hands them over.
+
         Raises:
-            ShapeError: x is not ``[B, I]``, or the state is that of another number of sequences.
+            ShapeError: x is not ``[B, I]``, or the state or the noise is that of other sequences.
         """
         check(f"{type(self).__name__}.step", x, "B I", {"I": self.inputs})
-        self._check_state(x.shape[0], state)
-        return self.law().step(x, state)
+        self._check(x.shape[0], x.shape[0], state, noise)
+        return self.law().step(x, state, noise)
 
-    def scan(self, x: Ragged, state: State) -> tuple[Tensor, State]:
+    def scan(self, x: Ragged, state: State, noise: Noise = QUIET) -> tuple[Tensor, State]:
         """All steps of all sequences, on the fastest path that fits: ``[N, I] -> [N, O]``."""
         check(f"{type(self).__name__}.scan", x.values, "N I", {"I": self.inputs})
-        self._check_state(x.batch, state)
-        return self.law().scan(x, state)
+        self._check(x.batch, x.total, state, noise)
+        return self.law().scan(x, state, noise)
 
-    def _check_state(self, batch: int, state: State) -> None:
-        # The kernels trust the sizes that they are given, so a state is checked where it enters.
-        for leaf, width in zip(ops.leaves(state), self._state_widths(), strict=True):
-            if leaf.shape != (batch, width):
-                where, got = f"the state of {type(self).__name__}", str(list(leaf.shape))
-                fix = "take it from initial_state(B) or from an earlier step"
-                raise ShapeError(where, f"[B={batch}, {width}]", got, fix)
+    def _check(self, batch: int, steps: int, state: State, noise: Noise) -> None:
+        # The kernels trust the sizes that they are given, so what has them is checked where it
+        # enters.
+        name, widths = type(self).__name__, self._state_widths()
+        fix = "take it from initial_state(B) or from an earlier step"
+        for leaf, width in zip(ops.leaves(state), widths, strict=True):
+            _hold_size(f"the state of {name}", leaf, "B", batch, width, fix)
+        if noise.mask is not None:
+            _hold_size(f"the mask of {name}", noise.mask, "B", batch, widths[0], fix)
+        for keep, width in zip(noise.keep, widths, strict=bool(noise.keep)):
+            if keep is not None:
+                fix = "draw a row for every step"
+                _hold_size(f"the draws of {name}", keep, "N", steps, width, fix)
 
     @abstractmethod
     def _state_widths(self) -> tuple[int, ...]:
         """The width of each tensor of the state."""
 
 
-@lru_cache(maxsize=64)
-def _ones(batch: int) -> Tensor:
-    """The lengths of ``batch`` sequences of one step."""
-    return torch.ones(batch, dtype=torch.int64)
+def _hold_size(where: str, x: Tensor, axis: str, rows: int, width: int, fix: str) -> None:
+    if x.shape != (rows, width):
+        raise ShapeError(where, f"[{axis}={rows}, {width}]", str(list(x.shape)), fix)
+
+
+def check_switch(where: str, value: object) -> None:
+    """Refuses what is neither True nor False, such as the text "false", which would count as true.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise SpecError(where, "true or false", repr(value), "give one of the two")
+
+
+def check_dtype(where: str, dtype: torch.dtype | str) -> str:
+    """The name of the dtype of products.
+
+    Raises:
+        SpecError: another than float32 and bfloat16.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in ("float32", "bfloat16"):
+        raise SpecError(where, "float32 | bfloat16", str(dtype), "give one of the two")
+    return name
 
 
 def initial(learned: Tensor | None, like: Tensor, batch: int, width: int) -> Tensor:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from segue import ops
-from segue.cells.cell import Law, LawCell, initial
+from segue.cells.cell import LawCell, check_dtype, check_switch, initial
 from segue.cells.init import Init, fill_chrono, fill_gates, find
-from segue.ops import fused, native
+from segue.cells.law import Law, Noise, present
+from segue.cells.norm import normed, projected, rounded
+from segue.ops import fused
 
 
 class GRUState(NamedTuple):
@@ -31,62 +33,64 @@ class GRULaw(Law):
         b_h: ``[3 H]``.
         b_hn: ``[H]``, the bias inside the product with the reset gate; None for the form that
             resets before.
+        gain_x, gain_h: ``[3 H]``, the gains of the norms; None for no layer norm.
+        half: whether products are those of numbers rounded to bfloat16.
     """
 
+    name: ClassVar[str] = "GRU"
     w_xh: Tensor
     w_hh: Tensor
     b_h: Tensor
     b_hn: Tensor | None
+    gain_x: Tensor | None = None
+    gain_h: Tensor | None = None
+    half: bool = False
 
     def weights(self) -> Sequence[Tensor]:
-        """W_xh, W_hh, b_h, and b_hn if there is one."""
-        held = (self.w_xh, self.w_hh, self.b_h)
-        return held if self.b_hn is None else (*held, self.b_hn)
+        """W_xh, W_hh, b_h, and of b_hn and the gains those that there are."""
+        return present(self.w_xh, self.w_hh, self.b_h, self.b_hn, self.gain_x, self.gain_h)
+
+    def options(self) -> tuple[str, ...]:
+        """The form that resets before the product; layer norm."""
+        form = ("reset gate before the recurrent product",) if self.b_hn is None else ()
+        return form if self.gain_h is None else (*form, "layer norm")
 
     def project(self, x: Tensor) -> Tensor:
-        """W_xh x + b_h."""
-        return ops.linear(x, self.w_xh, self.b_h)
+        """W_xh x + b_h, with layer norm n(W_xh x) * gain_x + b_h."""
+        hidden = self.w_hh.shape[1]
+        x, w = rounded(x, self.half), rounded(self.w_xh, self.half)
+        return projected(x, w, self.b_h, self.gain_x, (2 * hidden, hidden))
 
-    def advance(self, p: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
+    def advance(
+        self, p: Tensor, state: GRUState, mask: Tensor | None = None
+    ) -> tuple[Tensor, GRUState]:
         """h = (1 - z) * n + z * h."""
-        h = state.h
-        w_rz, w_n = self.w_hh[: 2 * h.shape[1]], self.w_hh[2 * h.shape[1] :]
+        h, split = state.h, 2 * state.h.shape[1]
+        seen = h if mask is None else mask * h
         xr, xz, xn = p.to(h.dtype).chunk(3, dim=1)
-        hr, hz = _product(w_rz, h, p.dtype).chunk(2, dim=1)
+        hr, hz = self._product(slice(0, split), seen, p.dtype).chunk(2, dim=1)
         r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
         if self.b_hn is None:
-            n = (xn + _product(w_n, r * h, p.dtype)).tanh()
+            n = (xn + self._product(slice(split, None), r * seen, p.dtype)).tanh()
         else:
-            n = (xn + r * (_product(w_n, h, p.dtype) + self.b_hn)).tanh()
+            n = (xn + r * (self._product(slice(split, None), seen, p.dtype) + self.b_hn)).tanh()
         h = (1 - z) * n + z * h
         return h.to(p.dtype), GRUState(h)
 
-    def native(self, x: Tensor, lengths: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
-        """The kernel scan_gru."""
-        b_hn = self.b_h.new_zeros(state.h.shape[1]) if self.b_hn is None else self.b_hn
-        is_after = self.b_hn is not None
-        y, h = native.scan_gru(x, lengths, self.w_xh, self.w_hh, self.b_h, b_hn, is_after, state.h)
-        return y, GRUState(h)
+    def _product(self, rows: slice, h: Tensor, dtype: torch.dtype) -> Tensor:
+        """These rows of W_hh times h, normed if so; in the dtype of h, multiplied in another."""
+        seen, w = rounded(h.to(dtype), self.half), rounded(self.w_hh[rows], self.half)
+        u = nn.functional.linear(seen, w).to(h.dtype)
+        return u if self.gain_h is None else normed(u, self.gain_h[rows])
+
+    def given(self, shared: ops.Shared, state: GRUState, noise: Noise) -> ops.Given:
+        """b_hn besides."""
+        return ops.GRU(*shared, b_hn=self.b_hn)
 
     def fused(self, x: Tensor, is_flagged: bool, state: GRUState) -> tuple[Tensor, ...]:
         """torch's gru."""
         assert self.b_hn is not None, "torch's gru resets after the product"
         return fused.fused_gru(x, is_flagged, self.w_xh, self.w_hh, self.b_h, self.b_hn, state.h)
-
-    def not_native(self) -> str | None:
-        """Nothing."""
-        return None
-
-    def not_fused(self) -> str | None:
-        """The form that resets before the product."""
-        if self.b_hn is not None:
-            return None
-        return "torch's fused GRU has no reset gate before the recurrent product"
-
-
-def _product(w: Tensor, h: Tensor, dtype: torch.dtype) -> Tensor:
-    """W h, multiplied in the dtype of the weights, given in that of the state."""
-    return nn.functional.linear(h.to(dtype), w).to(h.dtype)
 
 
 class GRU(LawCell):
@@ -100,11 +104,20 @@ class GRU(LawCell):
     linear_before_reset = 1). With ``reset_after=False``, the form of the paper's first version, n_t
     = tanh(W_xn x_t + b_n + W_hn (r_t * h_{t-1})).
 
+    With layer norm (Ba et al., 2016, arXiv:1607.06450; n is that of `segue.cells.norm`, over the
+    columns of r and z together, and over those of n),
+
+        r_t, z_t = sigmoid(n(W_x x_t) * gain_x + n(W_h h_{t-1}) * gain_h + b)
+        n_t = tanh(n(W_xn x_t) * gain_xn + b_n + r_t * (n(W_hn h_{t-1}) * gain_hn + b_hn))
+
+    or, where the reset gate comes before, n_t = tanh(n(W_xn x_t) * gain_xn + b_n + n(W_hn (r_t *
+    h_{t-1})) * gain_hn).
+
     One bias per gate, and in the default form b_hn besides: r scales it, so it is not redundant
     with b_n, and weights of torch need it.
 
     Shapes: x ``[B, I]``, h and y ``[B, H]``, W_xh ``[3 H, I]``, W_hh ``[3 H, H]``, b_h ``[3 H]``,
-        b_hn ``[H]``; the gates
+        b_hn ``[H]``, gain_x and gain_h ``[3 H]``; the gates
     lie in the order r, z, n, as in torch. Note that z keeps the state (in the paper, and in Keras,
     so does z; in some texts 1 - z).
 
@@ -112,12 +125,15 @@ class GRU(LawCell):
         inputs: I.
         hidden: H.
         reset_after: whether the reset gate follows the recurrent product.
+        layer_norm: whether the products are normed; the gains start at 1.
         init: how the weights start, an Init or its name; the biases start at 0 (chrono: that of z
             as its rule says).
         learn_initial: whether the first h is learned (from 0) instead of being 0.
+        dtype: of what is multiplied, float32 or bfloat16, as torch's dtype or its name; weights,
+            sums and states are float32 with either.
 
     Raises:
-        SpecError: an unknown init.
+        SpecError: an unknown init, or a switch that is none.
     """
 
     def __init__(
@@ -126,15 +142,21 @@ class GRU(LawCell):
         hidden: int,
         *,
         reset_after: bool = True,
+        layer_norm: bool = False,
         init: Init | str = "orthogonal",
         learn_initial: bool = False,
+        dtype: torch.dtype | str = "float32",
     ) -> None:
         super().__init__()
+        check_switch("GRU.layer_norm", layer_norm)
+        self.dtype = check_dtype("GRU.dtype", dtype)
         self.inputs, self.outputs = inputs, hidden
         self.w_xh = nn.Parameter(torch.empty(3 * hidden, inputs))
         self.w_hh = nn.Parameter(torch.empty(3 * hidden, hidden))
         self.b_h = nn.Parameter(torch.zeros(3 * hidden))
         self.b_hn = nn.Parameter(torch.zeros(hidden)) if reset_after else None
+        self.gain_x = nn.Parameter(torch.ones(3 * hidden)) if layer_norm else None
+        self.gain_h = nn.Parameter(torch.ones(3 * hidden)) if layer_norm else None
         self.h_0 = nn.Parameter(torch.zeros(hidden)) if learn_initial else None
         start = find(init)
         fill_gates(self.w_xh, 3, start.inputs)
@@ -148,7 +170,9 @@ class GRU(LawCell):
 
     def law(self) -> GRULaw:
         """The law with this cell's weights."""
-        return GRULaw(self.w_xh, self.w_hh, self.b_h, self.b_hn)
+        gains = self.gain_x, self.gain_h
+        half = self.dtype == "bfloat16"
+        return GRULaw(self.w_xh, self.w_hh, self.b_h, self.b_hn, *gains, half)
 
     def _state_widths(self) -> tuple[int, ...]:
         return (self.outputs,)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segue.fields.field import Encoder, EncoderState, Field
+from segue.fields.field import Encoder, EncoderState, Field, Reading, Values
 from segue.fields.vocabulary import UNKNOWN, Vocabulary
+from segue.ops.program import Slot
 from segue.ragged import Ragged
 from segue.schema import Input, Positive
 
@@ -51,6 +55,16 @@ class Category(Field):
                 vocabulary.refuse_unknown(frame[column], codes[-1], where, fix)
         return torch.stack([torch.from_numpy(column) for column in codes], dim=1)
 
+    def plain(self, rows: Sequence[Values]) -> NDArray[Any] | None:
+        codes = [
+            [v.code(value) for v, value in zip(self.vocabularies, row, strict=True)] for row in rows
+        ]
+        refused = (None, UNKNOWN) if self._spec.unknown == "error" else (None,)
+        for row, values in zip(codes, rows, strict=True):
+            if any(c in refused and v is not None for c, v in zip(row, values, strict=True)):
+                return None
+        return np.array(codes, np.int64)
+
     def encoder(self) -> Encoder:
         return Embedding([len(vocabulary) for vocabulary in self.vocabularies], self._spec.size)
 
@@ -88,3 +102,9 @@ class Embedding(Encoder):
     ) -> tuple[Tensor, EncoderState]:
         vectors = [table(x.values[:, column]) for column, table in enumerate(self.tables)]
         return torch.cat(vectors, dim=1), state
+
+    def emit(self, at: Reading) -> tuple[Slot, tuple[int, ...]]:
+        codes = at.input(len(self.tables), torch.int64)
+        tables = [table.weight for table in self.tables if isinstance(table, nn.Embedding)]
+        vectors = [at.program.embed(codes, place, table) for place, table in enumerate(tables)]
+        return at.program.join(vectors), ()

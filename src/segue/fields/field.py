@@ -5,18 +5,54 @@ behind it).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
 
 import polars as pl
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segue.errors import DataError
 from segue.fields.vocabulary import word
+from segue.ops.program import NOWHERE, Program, Slot
 from segue.ragged import Ragged
 from segue.schema import Input
 
 EncoderState = tuple[Tensor, ...]
+
+Values: TypeAlias = Sequence[Any]
+"""The values of one record, one for each column of a field."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where in a program an encoder reads.
+
+    Attributes:
+        program: the program.
+        name: of the input, for messages.
+        rows: the letter of what is counted, and `axes` between it and the encoded values.
+        times, elapsed: the slots of the times of steps; `NOWHERE` where each row stands alone.
+    """
+
+    program: Program
+    name: str
+    rows: str
+    axes: tuple[int, ...] = ()
+    times: Slot = NOWHERE
+    elapsed: Slot = NOWHERE
+
+    def input(self, width: int, dtype: torch.dtype = torch.float32) -> Slot:
+        """The encoded values, ``[rows, *axes, width]``."""
+        return self.program.input(self.name, self.rows, [*self.axes, width], dtype)
+
+    def state(self, name: str, width: int) -> tuple[int, ...]:
+        """A float64 state of the encoder; none where each row stands alone."""
+        if self.times == NOWHERE:
+            return ()
+        return (self.program.state(f"{name} of {self.name}", [width], torch.float64),)
 
 
 class Encoder(nn.Module, ABC):
@@ -44,6 +80,10 @@ class Encoder(nn.Module, ABC):
             elapsed: time since the step before, float64 ``[N]``; 0 at the first step.
             state: of B rows.
         """
+
+    @abstractmethod
+    def emit(self, at: Reading) -> tuple[Slot, tuple[int, ...]]:
+        """Adds the same to a program: the slot of the features, and the numbers of the states."""
 
 
 class Field(ABC):
@@ -87,6 +127,14 @@ class Field(ABC):
             DataError: a value that cannot be one of this kind.
         """
         return raw_column(name, values, pl.String, "a word", origin)
+
+    def plain(self, rows: Sequence[Values]) -> NDArray[Any] | None:
+        """Encoded rows ``[N, ...]`` of the values of records, the short way, which live steps take.
+
+        Where all of them are what they usually are, the bits are those of `column` and `encode`,
+        which take all that can be taken and say what is wrong with the rest; else None.
+        """
+        return None
 
     @abstractmethod
     def encoder(self) -> Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.errors import DataError
-from segue.fields.field import Encoder, EncoderState, Field
+from segue.fields.field import Encoder, EncoderState, Field, Reading, Values
 from segue.fields.vocabulary import Vocabulary, word
+from segue.ops.program import Slot
 from segue.ragged import Ragged
 from segue.schema import Input
 
@@ -39,6 +41,18 @@ class ManyHot(Field):
 
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
         return torch.from_numpy(many_hot(_lists(frame[self.columns[0]], origin), self.vocabulary))
+
+    def plain(self, rows: Sequence[Values]) -> NDArray[Any] | None:
+        codes: list[list[int | None]] = []
+        for (elements,) in rows:
+            if type(elements) not in (list, tuple, set, type(None)):
+                return None
+            codes.append([self.vocabulary.code(element) for element in elements or ()])
+        found = [code for row in codes for code in row]
+        if None in found:
+            return None
+        lengths = np.array([len(row) for row in codes], np.int64)
+        return _hot(lengths, np.array(found, np.int64), self.vocabulary)
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         lists = [None if value is None else _words(value, name, origin) for value in values]
@@ -69,14 +83,24 @@ class Identity(Encoder):
     ) -> tuple[Tensor, EncoderState]:
         return x.values, state
 
+    def emit(self, at: Reading) -> tuple[Slot, tuple[int, ...]]:
+        return at.input(self.features), ()
+
 
 def many_hot(lists: pl.Series, vocabulary: Vocabulary) -> NDArray[np.float32]:
     """0/1 vectors ``[N, elements]`` of a column of lists."""
-    hot = np.zeros((len(lists), len(vocabulary)), np.float32)
     lengths = lists.list.len().fill_null(0).to_numpy()
     elements = lists.filter(lists.list.len() > 0).explode()
-    hot[np.repeat(np.arange(len(lists)), lengths), vocabulary.encode(elements)] = 1.0
-    return hot[:, 1:]
+    return _hot(lengths, vocabulary.encode(elements), vocabulary)
+
+
+def _hot(
+    lengths: NDArray[np.int64], codes: NDArray[np.int64], vocabulary: Vocabulary
+) -> NDArray[np.float32]:
+    """0/1 vectors of the codes of as many elements per row as `lengths` says."""
+    hot = np.zeros((len(lengths), len(vocabulary)), np.float32)
+    hot[np.repeat(np.arange(len(lengths)), lengths), codes] = 1.0
+    return np.ascontiguousarray(hot[:, 1:])
 
 
 def _lists(series: pl.Series, origin: str) -> pl.Series:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.errors import DataError
-from segue.fields.field import Encoder, EncoderState, Field, blocks, raw_column
+from segue.fields.field import (
+    Encoder,
+    EncoderState,
+    Field,
+    Reading,
+    Values,
+    blocks,
+    raw_column,
+)
+from segue.ops.program import NOWHERE, Slot
 from segue.ragged import Ragged
 from segue.schema import Input
 
@@ -68,6 +78,10 @@ class Number(Field):
             for some, values in _blocks(frame[column], origin):
                 encoded[some, index] = (values - self.shift[index]) / self.scale[index]
         return torch.from_numpy(encoded)
+
+    def plain(self, rows: Sequence[Values]) -> NDArray[Any] | None:
+        values = plain_numbers(rows)
+        return None if values is None else ((values - self.shift) / self.scale).astype(np.float32)
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         return raw_column(name, values, pl.Float64, "a number", origin)
@@ -141,6 +155,13 @@ class NumberEncoder(Encoder):
         )
         return features, (torch.where(torch.isinf(after), torch.nan, after),)
 
+    def emit(self, at: Reading) -> tuple[Slot, tuple[int, ...]]:
+        gaps = self.gaps.tolist()
+        x = at.input(self.features - 2 * len(gaps))
+        state = at.state("when last observed", len(gaps)) if gaps else ()
+        seen = state[0] if state else NOWHERE
+        return at.program.observed(x, at.times, gaps, self._unit, seen), state
+
 
 def moments(series: pl.Series, origin: str) -> tuple[int, float, float]:
     """How many values are there, their mean, and their standard deviation (over the count, not the
@@ -187,6 +208,20 @@ def numbers(series: pl.Series, origin: str, first: int = 0) -> NDArray[np.float6
         fix = "correct the value or leave the cell empty"
         raise DataError(where, expected, repr(float(values[row])), fix)
     return values
+
+
+def plain_numbers(rows: Sequence[Values]) -> NDArray[np.float64] | None:
+    """Plain numbers of records as float64 ``[N, C]``, NaN for None; None where one is none, or so
+    large that it may not be finite.
+    """
+    if not _PLAIN.issuperset(map(type, chain.from_iterable(rows))):
+        return None
+    values = np.array(rows, np.float64)
+    return None if (np.abs(values) > _LARGE).any() else values
+
+
+_PLAIN = {float, int, type(None), np.float64, np.float32}
+_LARGE = 1e18
 
 
 def _blocks(series: pl.Series, origin: str) -> Iterator[tuple[slice, NDArray[np.float64]]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.fields.category import Embedding
-from segue.fields.field import Encoder, Field
+from segue.fields.field import Encoder, Field, Values
 from segue.fields.vocabulary import Vocabulary
 from segue.schema import Input, Positive, Role
 
@@ -41,6 +44,10 @@ class Text(Field):
 
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
         return torch.from_numpy(self.vocabulary.encode(frame[self.columns[0]]))[:, None]
+
+    def plain(self, rows: Sequence[Values]) -> NDArray[Any] | None:
+        codes = [[self.vocabulary.code(row[0])] for row in rows]
+        return None if [None] in codes else np.array(codes, np.int64)
 
     def encoder(self) -> Encoder:
         return Embedding([len(self.vocabulary)], self._size or 64)

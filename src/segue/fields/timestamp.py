@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.errors import DataError
-from segue.fields.field import Encoder, EncoderState, Field, blocks
+from segue.fields.field import Encoder, EncoderState, Field, Reading, Values, blocks
+from segue.ops.program import Slot
 from segue.ragged import Ragged
 from segue.schema import Input
 
@@ -70,12 +72,22 @@ class Timestamp(Field):
         series = frame[self.columns[0]]
         features = np.empty((len(series), 2 * len(self.cycles)), np.float32)
         for some in blocks(len(series)):
-            times = seconds(series[some], origin, some.start)
-            for index, name in enumerate(self.cycles):
-                phase = 2 * math.pi * ((times - _MONDAY) / CYCLES[name] % 1.0)
-                features[some, 2 * index] = np.sin(phase)
-                features[some, 2 * index + 1] = np.cos(phase)
+            self._fill(features[some], seconds(series[some], origin, some.start))
         return torch.from_numpy(features)
+
+    def _fill(self, features: NDArray[np.float32], times: NDArray[np.float64]) -> None:
+        for index, name in enumerate(self.cycles):
+            phase = 2 * math.pi * ((times - _MONDAY) / CYCLES[name] % 1.0)
+            features[:, 2 * index] = np.sin(phase)
+            features[:, 2 * index + 1] = np.cos(phase)
+
+    def plain(self, rows: Sequence[Values]) -> NDArray[Any] | None:
+        times = plain_seconds([row[0] for row in rows])
+        if times is None:
+            return None
+        features = np.empty((len(rows), 2 * len(self.cycles)), np.float32)
+        self._fill(features, times)
+        return features
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         return moments(name, values, origin)
@@ -112,6 +124,12 @@ class Calendar(Encoder):
         waited = torch.log1p(elapsed / self._unit).to(x.values.dtype)
         return torch.cat([x.values, waited[:, None]], dim=1), state
 
+    def emit(self, at: Reading) -> tuple[Slot, tuple[int, ...]]:
+        x = at.input(self.features - (self._unit is not None))
+        if self._unit is None:
+            return x, ()
+        return at.program.join([x, at.program.waited(x, at.elapsed, self._unit)]), ()
+
 
 def moments(name: str, values: list[Any], origin: str) -> pl.Series:
     """Dates, date-times or their texts as a column of date-times; with an offset they become UTC.
@@ -126,7 +144,24 @@ def moments(name: str, values: list[Any], origin: str) -> pl.Series:
     )
 
 
+def plain_seconds(values: Sequence[Any]) -> NDArray[np.float64] | None:
+    """Seconds since 1970 of the date-times of records, as `seconds` of `moments` gives them; None
+    where one is none.
+    """
+    try:
+        passed = [_moment(value, "") - _EPOCH for value in values]
+    except DataError:
+        return None
+    micro = [(p.days * 86_400 + p.seconds) * 1_000_000 + p.microseconds for p in passed]
+    return np.array(micro, np.int64) / 1e6
+
+
+_EPOCH = datetime(1970, 1, 1)
+
+
 def _moment(value: Any, where: str) -> datetime:
+    if type(value) is datetime and value.tzinfo is None:
+        return value
     text = value.isoformat() if isinstance(value, date) else str(value).strip().replace("/", "-")
     quarter = re.fullmatch(r"(\d{4})[ -]?Q([1-4])", text)
     if quarter:

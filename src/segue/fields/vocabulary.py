@@ -51,6 +51,14 @@ class Vocabulary:
         codes: NDArray[np.int64] = joined["code"].fill_null(UNKNOWN).to_numpy(writable=True)
         return codes
 
+    def code(self, value: Any) -> int | None:
+        """The code of one value of a record; None where it is neither a text nor a whole number."""
+        if type(value) is str:
+            return self._places.get(value, UNKNOWN)
+        if type(value) is int:
+            return self._places.get(str(value), UNKNOWN)
+        return UNKNOWN if value is None else None
+
     def refuse_unknown(
         self, values: pl.Series, codes: NDArray[np.int64], where: str, fix: str
     ) -> None:

@@ -7,8 +7,10 @@ is `Acausal` and has only ``unroll``, so that its type says that it cannot strea
 from __future__ import annotations
 
 from segue.layers.acausal import Bidirectional, Chain
-from segue.layers.causal import Dropout, DropoutState, Residual, Stack, TimeDistributed, Zoneout
+from segue.layers.causal import Dropout, DropoutState, Residual, Stack, TimeDistributed
+from segue.layers.compiled import Compiled
 from segue.layers.linear import Linear, Readout
+from segue.layers.noise import RecurrentDropout, RecurrentDropoutState, Zoneout
 from segue.layers.paths import explain
 from segue.layers.time import (
     Acausal,
@@ -26,10 +28,13 @@ __all__ = [
     "Acausal",
     "Bidirectional",
     "Chain",
+    "Compiled",
     "Dropout",
     "DropoutState",
     "Linear",
     "Readout",
+    "RecurrentDropout",
+    "RecurrentDropoutState",
     "Residual",
     "Scan",
     "Scans",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from segue.cells import Cell, LawCell
+from segue.cells import Cell
 from segue.errors import ShapeError, SpecError
 from segue.layers.time import Acausal, scan_of
 from segue.ops import State
@@ -112,7 +112,7 @@ class Dropout(Cell):
 
     def __init__(self, features: int, rate: float, per: str = "step") -> None:
         super().__init__()
-        _check_rate("Dropout.rate", rate)
+        check_rate("Dropout.rate", rate)
         if per not in ("step", "sequence"):
             raise SpecError("Dropout.per", "step | sequence", per, "give one of the two")
         self.inputs = self.outputs = features
@@ -142,57 +142,6 @@ class Dropout(Cell):
         if self.per == "step":
             return nn.functional.dropout(x.values, self.rate), state
         return x.values * state.mask[x.rows()], state
-
-
-class Zoneout(Cell):
-    """Keeps units of the state at their old value (Krueger et al., 2017, arXiv:1606.01305).
-
-        h_t = d_t * h_{t-1} + (1 - d_t) * h~_t        c_t alike, with a mask of its own
-
-    h~_t and c~_t are what the cell gives; while training d_t is 1 with probability ``hidden`` (for
-    c, ``cell``), drawn for every unit and step; in evaluation d_t is that probability. y_t = h_t.
-
-    Args:
-        body: an Elman, LSTM or GRU cell.
-        hidden: the rate of h, in [0, 1).
-        cell: the rate of c, in [0, 1); LSTM only.
-
-    Raises:
-        SpecError: another cell, another rate, or a rate of c where there is no c.
-    """
-
-    def __init__(self, body: LawCell, /, *, hidden: float = 0.0, cell: float = 0.0) -> None:
-        super().__init__()
-        if not isinstance(body, LawCell):
-            got = type(body).__name__
-            raise SpecError("Zoneout", "an Elman, LSTM or GRU cell", got, "wrap the cell itself")
-        _check_rate("Zoneout.hidden", hidden)
-        _check_rate("Zoneout.cell", cell)
-        fields = body.initial_state(0)._fields
-        if cell and "c" not in fields:
-            got = f"{cell} for {type(body).__name__}, whose state has no c"
-            raise SpecError("Zoneout.cell", "0", got, "leave it out")
-        self.body = body
-        self.inputs, self.outputs = body.inputs, body.outputs
-        self.rates = tuple({"h": hidden, "c": cell}[field] for field in fields)
-
-    def initial_state(self, batch: int) -> State:
-        """The cell's."""
-        return self.body.initial_state(batch)
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step: ``[B, I] -> [B, O]``."""
-        _, new = self.body.step(x, state)
-        mixed = map(self._mix, state, new, self.rates)
-        after = type(new)(*mixed)
-        return after.h.to(x.dtype), after
-
-    def _mix(self, old: Tensor, new: Tensor, rate: float) -> Tensor:
-        if rate == 0:
-            return new
-        if self.training:
-            return torch.where(torch.rand_like(new) < rate, old, new)
-        return rate * old + (1 - rate) * new
 
 
 class TimeDistributed(Cell):
@@ -240,7 +189,8 @@ def check_chain(where: str, layers: tuple[Cell | Acausal, ...]) -> None:
             raise ShapeError(place, f"{lower.outputs} inputs", got, fix)
 
 
-def _check_rate(where: str, rate: float) -> None:
+def check_rate(where: str, rate: float) -> None:
+    """Refuses a rate that is not in [0, 1)."""
     if not 0 <= rate < 1:
         raise SpecError(where, "a rate in [0, 1)", str(rate), "give such a rate")
 

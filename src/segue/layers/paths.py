@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from segue import ops
 from segue.cells import LawCell
-from segue.layers.causal import Zoneout
 from segue.layers.linear import Linear
+from segue.layers.noise import RecurrentDropout, Zoneout
+
+FUSED = "torch's fused function"
 
 
 def explain(layer: nn.Module) -> str:
@@ -19,8 +21,9 @@ def explain(layer: nn.Module) -> str:
     rules out a faster one.
 
     >>> from segue.cells import GRU
-    >>> print(explain(GRU(3, 5, reset_after=False)).splitlines()[0])
-    GRU: training: loop (torch's fused GRU has no reset gate before the recurrent product)
+    >>> from segue.layers import Zoneout
+    >>> print(explain(Zoneout(GRU(3, 5, layer_norm=True).half(), hidden=0.1)).partition(" (")[0])
+    Zoneout: training and inference: loop
     """
     return "\n".join(line for name, part in _parts("", layer) for line in _paths(name, part))
 
@@ -29,7 +32,7 @@ def _parts(place: str, layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The parts that run by themselves, and what to call them."""
     name = f"{place} {type(layer).__name__}".strip()
     parts = list(layer.named_children())
-    if not parts or isinstance(layer, Zoneout):
+    if not parts or isinstance(layer, RecurrentDropout | Zoneout):
         yield name, layer
         return
     for child, part in parts:
@@ -37,39 +40,64 @@ def _parts(place: str, layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _paths(name: str, layer: nn.Module) -> list[str]:
-    if isinstance(layer, Zoneout):
-        return [
-            f"{name}: training: loop (torch has no fused zoneout)",
-            f"{name}: inference: loop over single steps (the native kernels have no zoneout)",
-        ]
     if isinstance(layer, Linear):
         limit = _not_native(layer.weight)
-        path = f"torch ({limit})" if limit else f"native kernel, {ops.native_name()}"
+        path = f"torch ({limit})" if limit else _native()
         return [f"{name}: training: torch", f"{name}: inference: {path}"]
     if isinstance(layer, nn.RNNBase):
         return _paths_of_torch(name, layer)
-    if not isinstance(layer, LawCell):
-        return [f"{name}: training and inference: torch, all steps at once"]
-    law, weight = layer.law(), next(layer.parameters())
-    slow = law.not_fused() or _not_fused(weight)
-    limit = law.not_native() or _not_native(weight)
-    general = "loop" if slow else "torch's fused function"
-    training = f"loop ({slow})" if slow else general
-    inference = f"{general} ({limit})" if limit else f"native kernel, {ops.native_name()}"
+    if isinstance(layer, LawCell | RecurrentDropout | Zoneout):
+        return _paths_of_law(name, layer)
+    return [f"{name}: training and inference: torch, all steps at once"]
+
+
+def _paths_of_law(name: str, layer: LawCell | RecurrentDropout | Zoneout) -> list[str]:
+    cell, at_training, at_inference = _around(layer)
+    law, weight = cell.law(), next(cell.parameters())
+
+    def path(around: tuple[str, ...]) -> str:
+        limit = law.not_native(*around) or _not_native(weight)
+        if not limit:
+            return _native()
+        slow = law.not_fused(*around) or _not_fused(weight)
+        return f"loop ({limit}; {slow})" if slow else f"{FUSED} ({limit})"
+
+    training, inference = path(at_training), path(at_inference)
+    if training == inference:
+        return [f"{name}: training and inference: {training}"]
     return [f"{name}: training: {training}", f"{name}: inference: {inference}"]
 
 
+def _around(
+    layer: LawCell | RecurrentDropout | Zoneout,
+) -> tuple[LawCell, tuple[str, ...], tuple[str, ...]]:
+    """The cell with a law of its own, and what is around it in training and in inference."""
+    if isinstance(layer, LawCell):
+        return layer, (), ()
+    cell, training, inference = _around(layer.body)
+    if isinstance(layer, RecurrentDropout):
+        return cell, (*training, "recurrent dropout") if layer.rate else training, inference
+    word = ("zoneout",) if any(layer.rates) else ()
+    return cell, (*training, *word), (*inference, *word)
+
+
 def _paths_of_torch(name: str, layer: nn.RNNBase) -> list[str]:
-    """torch.nn's layers, and those of `segue.nn`, which also take unequal lengths and resets."""
-    lines = [f"{name}: padded, without lengths or reset: torch.nn's own"]
+    """torch.nn's layers, and those of `segue.nn`, which run as segue's cells do."""
+    both = f"{name}: training and inference"
     if "lengths" not in signature(layer.forward).parameters:
-        return lines
+        return [f"{both}: torch.nn's own"]
     weight = next(layer.parameters())
-    slow, limit = _not_fused(weight), _not_native(weight)
-    general = f"loop ({slow})" if slow else "torch's fused function"
-    inference = f"{general} ({limit})" if limit else f"native kernel, {ops.native_name()}"
-    ragged = f"{name}: with lengths, reset, PackedSequence or Ragged"
-    return [*lines, f"{ragged}: training: {general}", f"{ragged}: inference: {inference}"]
+    limit = _not_native(weight)
+    if not limit:
+        return [f"{both}: {_native()}"]
+    slow = _not_fused(weight)
+    general = f"loop ({limit}; {slow})" if slow else f"{FUSED} ({limit})"
+    plain = f"{name}: padded, without lengths or reset: torch.nn's own"
+    return [plain, f"{name}: with lengths, reset, PackedSequence or Ragged: {general}"]
+
+
+def _native() -> str:
+    return f"native kernel, {ops.native_name()}"
 
 
 def _not_fused(weight: Tensor) -> str | None:

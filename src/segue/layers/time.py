@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from segue import ops
 from segue.cells import Cell
-from segue.errors import CausalError, ShapeError
+from segue.errors import CausalError, ShapeError, SpecError
+from segue.layers.segments import Checkpoint, scan_in_segments, segment_steps
 from segue.ops import State, map_state
 from segue.ragged import Ragged
 from segue.shapes import check
@@ -33,6 +34,8 @@ def unroll(
     x: Container,
     state: State | None = None,
     reset: Tensor | Ragged | None = None,
+    *,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Container, State]:
     """Takes a cell through time. For each sequence it means
 
@@ -46,6 +49,11 @@ def unroll(
         state: the state before the first step; by default the initial one.
         reset: bool ``[B, T]``, or a Ragged of bool ``[N]``; where True, the state is the initial
             one *before* that step.
+        checkpoint: the steps of a segment, or "sqrt" for the root of T: back-propagation then keeps
+            the states between segments alone and runs each segment once more, which takes the time
+            of a second way through and memory for one segment instead of all steps. The gradients
+            are the same; random numbers are drawn segment by segment. Of a cell only; its gradients
+            reach x, the state and the cell's parameters, and cannot be differentiated again.
 
     Returns:
         y in the container of x (``[B, T, O]``, or a Ragged of ``[N, O]``), and the state of each
@@ -53,6 +61,7 @@ def unroll(
 
     Raises:
         ShapeError: x, the state or reset do not fit.
+        SpecError: another checkpoint, or a checkpoint for a layer that is not a cell.
 
     >>> from segue.cells import LSTM
     >>> y, state = unroll(LSTM(3, 5), torch.zeros(2, 4, 3))
@@ -63,19 +72,34 @@ def unroll(
     check("unroll.x", steps.values, "N I ...", {"I": layer.inputs})
     flags = None if reset is None else as_flags(reset, steps)
     if isinstance(layer, Acausal):
+        if checkpoint is not None:
+            got = f"{type(layer).__name__}: {layer.reason()}"
+            raise SpecError("unroll.checkpoint", "a cell", got, "leave checkpoint out")
         values, final = layer.scan(steps, state, flags)
     else:
         start = layer.initial_state(steps.batch) if state is None else state
-        values, final = scan_resetting(scan_of(layer), layer.initial_state, steps, start, flags)
+        values, final = _scan_cell(layer, steps, start, flags, checkpoint)
     if isinstance(x, Ragged):
         return x.with_values(values), final
     return values.reshape(*x.shape[:2], *values.shape[1:]), final
 
 
+def _scan_cell(
+    cell: Cell, x: Ragged, state: State, flags: Tensor | None, checkpoint: Checkpoint | None
+) -> tuple[Tensor, State]:
+    def scan(x: Ragged, state: State, flags: Tensor | None) -> tuple[Tensor, State]:
+        return scan_resetting(scan_of(cell), cell.initial_state, x, state, flags)
+
+    if checkpoint is None:
+        return scan(x, state, flags)
+    steps = segment_steps(checkpoint, x.longest)
+    return scan_in_segments(cell, scan, x, state, flags, steps)
+
+
 def as_steps(x: Tensor, inputs: int) -> Ragged:
     """``[B, T, I]`` as B sequences of T steps (a view where x is contiguous)."""
     check("unroll.x", x, "B T I", {"I": inputs})
-    return Ragged(x.reshape(-1, x.shape[2]), torch.full((x.shape[0],), x.shape[1]))
+    return Ragged.rectangular(x)
 
 
 def as_flags(reset: Tensor | Ragged, x: Ragged) -> Tensor:
@@ -92,9 +116,9 @@ def as_flags(reset: Tensor | Ragged, x: Ragged) -> Tensor:
 
 def scan_of(cell: Cell) -> Scan:
     """The cell's own way through time, or else the loop over its steps."""
-    if isinstance(cell, Scans):
-        return cell.scan
-    return lambda x, state: ops.loop(cell.step, x, state)
+    # By name, not by isinstance of Scans, which takes longer than a short scan.
+    scan: Scan | None = getattr(cell, "scan", None)
+    return scan or (lambda x, state: ops.loop(cell.step, x, state))
 
 
 def scan_resetting(

@@ -4,9 +4,9 @@ kernels.
 The loop is the definition; the others must equal it (tests hold them to it) and are chosen when
 they can:
 
-1. native: no gradient needed, float32, on the CPU, native module built. The bits of a row depend
-neither on the batch, nor
-   on how the sequence is cut into chunks, nor on the number of threads.
+1. native: float32 on the CPU, native module built, with or without gradients. The bits of a row
+   depend neither on the batch, nor on how the sequence is cut into chunks, nor on the number of
+   threads.
 2. fused: one dtype (float32 or float64) throughout, and a form of the law that torch has.
 3. loop: everything else.
 """
@@ -15,10 +15,17 @@ from __future__ import annotations
 
 from segue.ops.fused import fused_runs, in_buckets
 from segue.ops.loop import State, carried_dtype, leaves, loop, map_state
-from segue.ops.native import linear, native_name, native_runs
+from segue.ops.native import GRU, LSTM, Elman, Given, Shared, native_name, native_runs
+from segue.ops.recurrence import affine, linear, normalize, scan
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "Elman",
+    "Given",
+    "Shared",
     "State",
+    "affine",
     "carried_dtype",
     "fused_runs",
     "in_buckets",
@@ -28,4 +35,6 @@ __all__ = [
     "map_state",
     "native_name",
     "native_runs",
+    "normalize",
+    "scan",
 ]

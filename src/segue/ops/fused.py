@@ -16,6 +16,7 @@ import torch
 from torch import _VF, Tensor
 
 from segue.ops.loop import State, map_state
+from segue.ops.native import is_transformed
 from segue.ragged import Ragged
 
 # x [T, B, I], or [T, B, I + 1] with the flag; whether it has the flag; the state -> y [T, B, R],
@@ -27,9 +28,12 @@ STEP = 16
 
 
 def fused_runs(tensors: Iterable[Tensor]) -> bool:
-    """Whether torch's fused functions take these: all float32 or all float64, no autocast."""
+    """Whether torch's fused functions take these: all float32 or all float64, no autocast, no
+    transform of torch.func.
+    """
     dtypes = {tensor.dtype for tensor in tensors}
-    return dtypes in ({torch.float32}, {torch.float64}) and not torch.is_autocast_enabled("cpu")
+    is_plain = not (torch.is_autocast_enabled("cpu") or is_transformed())
+    return is_plain and dtypes in ({torch.float32}, {torch.float64})
 
 
 def in_buckets(run: Fused, x: Ragged, state: State) -> tuple[Tensor, State]:

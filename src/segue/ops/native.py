@@ -1,8 +1,7 @@
-"""The native kernels: the only place that imports the native module.
+"""The native kernels on tensors, without gradients: the only place that imports the native module.
 
-The scans take x ``[N, I]``, the steps of one sequence after those of another, and lengths ``[B]``.
 All of them take float32 on the CPU, and give bits that depend neither on the batch, nor on
-chunking, nor on threads.
+chunking, nor on threads. `segue.ops.recurrence` makes differentiable functions of them.
 """
 
 from __future__ import annotations
@@ -23,6 +22,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 Memory: TypeAlias = NDArray[np.generic]
 
+# The dtypes that a call may have, as it is and under autocast: what is less is cast to float32.
+_TAKEN = (torch.float32,)
+_CAST = (torch.float32, torch.bfloat16, torch.float16)
+
 ACTIVATIONS = {"identity": 0, "tanh": 1, "relu": 2, "sigmoid": 3}
 
 _log = logging.getLogger("segue")
@@ -40,111 +43,306 @@ def load(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def _module() -> Any:
-    return load("segue._native")
+_NATIVE: Any = load("segue._native")
 
 
 def native_name() -> str | None:
     """What the native module was compiled for, e.g. ``"avx2"``; None where it was not built."""
-    module = _module()
-    return None if module is None else str(module.compiled_for())
+    return None if _NATIVE is None else str(_NATIVE.compiled_for())
 
 
 def native_runs(tensors: Iterable[Tensor]) -> bool:
-    """Whether a call on these tensors may run natively."""
-    grad = torch.is_grad_enabled()
+    """Whether a call on these tensors may run natively, with or without gradients."""
+    taken = _CAST if torch.is_autocast_enabled("cpu") else _TAKEN
     for tensor in tensors:
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        if tensor.dtype not in taken or tensor.device.type != "cpu":
             return False
-        if grad and tensor.requires_grad:
-            return False
-    return _module() is not None and not _is_transformed()
+    return _NATIVE is not None and not is_transformed()
 
 
-def _is_transformed() -> bool:
-    """Whether torch traces, casts or differentiates in a way that foreign kernels do not see."""
-    return (
-        torch.compiler.is_compiling()
-        or torch.is_autocast_enabled("cpu")
-        or forward_ad._current_level >= 0
-        or torch._C._functorch.maybe_current_level() is not None
-    )
+def is_transformed() -> bool:
+    """Whether torch differentiates or maps in a way that only its own simple functions see."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """y = x W^T + b: ``torch.nn.functional.linear``, natively where no gradient is needed.
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, half: bool = False) -> Tensor:
+    """y = x W^T + b: x ``[N, I]``, W ``[O, I]`` -> ``[N, O]``; with half, x and W are rounded to
+    bfloat16.
+    """
+    y = x.new_empty(x.shape[0], weight.shape[0])
+    offset = None if bias is None else _memory(bias)
+    w = packed(weight, half=half)
+    _NATIVE.affine(_memory(x), w, offset, _memory(y), torch.get_num_threads(), half)
+    return y
+
+
+def normalize(u: Tensor, gain: Tensor, b: Tensor, split: int) -> tuple[Tensor, Tensor, Tensor]:
+    """y = gain * n(u) + b, n(u) ``[N, G]`` and its factors ``[N, groups]``; see `Norm` in
+    kernels.h.
 
     Args:
-        x: ``[..., I]``.
-        weight: ``[O, I]``.
-        bias: ``[O]`` or None.
+        split: where the second group of columns begins; G where there is one.
+    """
+    xhat, y = u.new_empty(u.shape), u.new_empty(u.shape)
+    rstd = u.new_empty(u.shape[0], 1 if split == u.shape[1] else 2)
+    outputs = _memory(xhat), _memory(rstd), _memory(y)
+    given = _memory(u), _memory(gain), _memory(b), split
+    _NATIVE.normalize(*given, *outputs, torch.get_num_threads())
+    return y, xhat, rstd
+
+
+def normalize_back(gain: Tensor, xhat: Tensor, rstd: Tensor, split: int, dy: Tensor) -> Tensor:
+    """The gradient of u from that of y."""
+    du = torch.empty_like(xhat)
+    given = _memory(gain), _memory(xhat), _memory(rstd), split, _memory(dy), _memory(du)
+    _NATIVE.normalize_back(*given, torch.get_num_threads())
+    return du
+
+
+class Shared(NamedTuple):
+    """What every scan is given.
+
+    Attributes:
+        x: the inputs ``[N, I]``; or, where w_xh is None, their part of the gates ``[N, G]``, bias
+            included.
+        lengths: int64 ``[B]``.
+        w_xh, b, w_hh: weights ``[G, I]``, ``[G]``, ``[G, R]``.
+        gain: of the norm of the recurrent product ``[G]``, or None.
+        mask: of recurrent dropout ``[B, R]``, or None.
+        h: the first state ``[B, R]``.
+        keep_h: draws of zoneout, bool ``[N, R]``; None: the share rate_h is kept.
+        rate_h: as a float.
+        reverse: take each sequence from its end.
+    """
+
+    x: Tensor
+    lengths: Tensor
+    w_xh: Tensor | None
+    b: Tensor | None
+    w_hh: Tensor
+    gain: Tensor | None
+    mask: Tensor | None
+    h: Tensor
+    keep_h: Tensor | None
+    rate_h: float
+    reverse: bool
+
+
+class Elman(NamedTuple):
+    """`Shared`, and the activation, a key of `ACTIVATIONS`; half: round what is multiplied to
+    bfloat16.
+    """
+
+    x: Tensor
+    lengths: Tensor
+    w_xh: Tensor | None
+    b: Tensor | None
+    w_hh: Tensor
+    gain: Tensor | None
+    mask: Tensor | None
+    h: Tensor
+    keep_h: Tensor | None
+    rate_h: float
+    reverse: bool
+    activation: str
+    half: bool = False
+
+
+class LSTM(NamedTuple):
+    """`Shared`, and the projection w_hr ``[P, H]``, peepholes w_c ``[3, H]``, gain and bias of the
+    norm of c ``[H]``, c ``[B, H]`` and its zoneout; half as in `Elman`.
+    """
+
+    x: Tensor
+    lengths: Tensor
+    w_xh: Tensor | None
+    b: Tensor | None
+    w_hh: Tensor
+    gain: Tensor | None
+    mask: Tensor | None
+    h: Tensor
+    keep_h: Tensor | None
+    rate_h: float
+    reverse: bool
+    w_hr: Tensor | None
+    w_c: Tensor | None
+    gain_c: Tensor | None
+    b_c: Tensor | None
+    c: Tensor
+    keep_c: Tensor | None
+    rate_c: float
+    half: bool = False
+
+
+class GRU(NamedTuple):
+    """`Shared`, and b_hn ``[H]``, None for the form that resets before; half as in `Elman`."""
+
+    x: Tensor
+    lengths: Tensor
+    w_xh: Tensor | None
+    b: Tensor | None
+    w_hh: Tensor
+    gain: Tensor | None
+    mask: Tensor | None
+    h: Tensor
+    keep_h: Tensor | None
+    rate_h: float
+    reverse: bool
+    b_hn: Tensor | None
+    half: bool = False
+
+
+Given: TypeAlias = Elman | LSTM | GRU
+
+
+class Kept(NamedTuple):
+    """What the way back needs beside what was given; an empty tensor stands for what there is not.
+
+    Attributes:
+        gates: see `Recurrence` in kernels.h.
+        xhat, rstd: of the norm of the recurrent product.
+        c, chat, rstd_c, m: of an LSTM, see `Lstm` in kernels.h.
+    """
+
+    gates: Tensor
+    xhat: Tensor
+    rstd: Tensor
+    c: Tensor
+    chat: Tensor
+    rstd_c: Tensor
+    m: Tensor
+
+
+class Back(NamedTuple):
+    """What comes back; an empty tensor stands for what there is not.
+
+    Attributes:
+        d: of the gates before their activation.
+        dproduct: of the recurrent product; the same as d where there is no norm.
+        dh, dc: of the first state.
+        dm_out: of an LSTM's h before zoneout, with a projection.
+        dnorm_c: of what an LSTM's tanh is taken of, with a norm.
+    """
+
+    d: Tensor
+    dproduct: Tensor
+    dh: Tensor
+    dc: Tensor
+    dm_out: Tensor
+    dnorm_c: Tensor
+
+
+def gate_columns(given: Given) -> tuple[int, int, int]:
+    """How many columns of gates are kept, how many have an input part; the norm's groups."""
+    hidden = given.w_hh.shape[0] // {Elman: 1, LSTM: 4, GRU: 3}[type(given)]
+    return {
+        Elman: (hidden, hidden, 1),
+        LSTM: (4 * hidden, 4 * hidden, 1),
+        GRU: (4 * hidden, 3 * hidden, 2),
+    }[type(given)]
+
+
+def make_kept(given: Given) -> Kept:
+    """Memory for what the way back needs."""
+    columns, gates, groups = gate_columns(given)
+    steps, empty = given.x.shape[0], given.x.new_empty
+    none = empty(0)
+    xhat, rstd = none, none
+    if given.gain is not None:
+        xhat, rstd = empty(steps, gates), empty(steps, groups)
+    c = chat = rstd_c = m = none
+    if isinstance(given, LSTM):
+        hidden = columns // 4
+        c = empty(steps, hidden)
+        m = none if given.w_hr is None else empty(steps, hidden)
+        if given.gain_c is not None:
+            chat, rstd_c = empty(steps, hidden), empty(steps, 1)
+    return Kept(empty(steps, columns), xhat, rstd, c, chat, rstd_c, m)
+
+
+def make_outputs(given: Given) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for y ``[N, R]``, the last h ``[B, R]``, the last c ``[B, H]``, empty without."""
+    empty = given.x.new_empty
+    c = empty(given.c.shape if isinstance(given, LSTM) else 0)
+    return empty(given.x.shape[0], given.h.shape[1]), empty(given.h.shape), c
+
+
+def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Takes all sequences through time.
 
     Returns:
-        y ``[..., O]``.
+        y ``[N, R]``, the last h ``[B, R]`` and the last c ``[B, H]``, empty without one.
     """
-    if not native_runs((x, weight) if bias is None else (x, weight, bias)):
-        return torch.nn.functional.linear(x, weight, bias)
-    flat = x.reshape(-1, weight.shape[1])
-    y = x.new_empty(flat.shape[0], weight.shape[0])
-    offset = None if bias is None else _memory(bias)
-    memory = _memory(flat), transposed(weight), offset, _memory(y)
-    _module().affine(*memory, torch.get_num_threads())
-    return y.reshape(*x.shape[:-1], weight.shape[0])
-
-
-def scan_elman(
-    x: Tensor, lengths: Tensor, w_xh: Tensor, w_hh: Tensor, b: Tensor, activation: str, h: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The law of `segue.cells.Elman` -> y ``[N, H]``, last h ``[B, H]``."""
-    y, h_last = x.new_empty(x.shape[0], w_hh.shape[1]), h.new_empty(h.shape)
-    _module().scan_elman(
-        *(_memory(x), _memory(lengths), transposed(w_xh), transposed(w_hh), _memory(b)),
-        *(ACTIVATIONS[activation], _memory(h), _memory(y), _memory(h_last)),
-        torch.get_num_threads(),
+    y, h_last, c_last = outputs = make_outputs(given)
+    x = _memory(given.x)
+    inputs: tuple[Memory | None, ...] = (None, None, None, x)
+    if given.w_xh is not None:
+        inputs = (x, packed(given.w_xh, half=given.half), _optional(given.b), None)
+    recurrent = slice(0, 2 * given.h.shape[1] if isinstance(given, GRU) else None)
+    w_h = packed(given.w_hh, rows=recurrent, half=given.half)
+    state = w_h, _memory(given.h), _optional(given.mask)
+    zoneout = _bytes(given.keep_h), given.rate_h
+    norm = (None, None) if kept is None else (_filled(kept.xhat), _filled(kept.rstd))
+    written = *norm, None if kept is None else _memory(kept.gates), _memory(y), _memory(h_last)
+    arguments = _NATIVE.Scan(
+        *(*inputs, _memory(given.lengths), *state, _optional(given.gain), *zoneout, *written),
+        *(given.reverse, torch.get_num_threads(), given.half),
     )
-    return y, h_last
+    if isinstance(given, Elman):
+        _NATIVE.scan_elman(arguments, ACTIVATIONS[given.activation])
+    elif isinstance(given, GRU):
+        w_n = packed(given.w_hh, rows=slice(2 * given.h.shape[1], None), half=given.half)
+        _NATIVE.scan_gru(arguments, w_n, _optional(given.b_hn))
+    else:
+        w_r = None if given.w_hr is None else packed(given.w_hr, half=given.half)
+        more = _optional(given.w_c), w_r, _optional(given.gain_c), _optional(given.b_c)
+        cell = _bytes(given.keep_c), given.rate_c, _memory(given.c), _memory(c_last)
+        extra = (None,) * 4 if kept is None else tuple(map(_filled, kept[3:]))
+        _NATIVE.scan_lstm(arguments, *more, *cell, *extra)
+    return outputs
 
 
-def scan_lstm(
-    x: Tensor,
-    lengths: Tensor,
-    w_xh: Tensor,
-    w_hh: Tensor,
-    b: Tensor,
-    w_hr: Tensor | None,
-    h: Tensor,
-    c: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The law of `segue.cells.LSTM` -> y ``[N, R]``, last h ``[B, R]``, last c ``[B, H]``."""
-    y = x.new_empty(x.shape[0], w_hh.shape[1])
-    h_last, c_last = h.new_empty(h.shape), c.new_empty(c.shape)
-    projection = None if w_hr is None else transposed(w_hr)
-    _module().scan_lstm(
-        *(_memory(x), _memory(lengths), transposed(w_xh), transposed(w_hh), _memory(b), projection),
-        *(_memory(h), _memory(c), _memory(y), _memory(h_last), _memory(c_last)),
-        torch.get_num_threads(),
+def scan_back(
+    given: Given,
+    kept: Kept,
+    y: Tensor,
+    dy: Tensor | None,
+    dh: Tensor | None,
+    dc: Tensor | None,
+) -> Back:
+    """The way back through `scan`, from the gradients of its outputs, None for zeros."""
+    empty = y.new_empty
+    d, dh0 = torch.empty_like(kept.gates), empty(given.h.shape)
+    dproduct = d if given.gain is None else torch.empty_like(kept.xhat)
+    own = None if given.gain is None else _memory(dproduct)
+    recurrent = slice(0, 2 * given.h.shape[1] if isinstance(given, GRU) else None)
+    w_h_t = packed(given.w_hh, rows=recurrent, transpose=True, half=given.half)
+    arguments = _NATIVE.Back(
+        *(_memory(given.lengths), w_h_t),
+        *(_memory(given.h), _memory(y), _optional(given.mask), _optional(given.gain)),
+        *(_filled(kept.xhat), _filled(kept.rstd), _bytes(given.keep_h), given.rate_h),
+        *(_memory(kept.gates), _optional(dy), _optional(dh), _memory(d), own, _memory(dh0)),
+        *(given.reverse, torch.get_num_threads(), given.half),
     )
-    return y, h_last, c_last
-
-
-def scan_gru(
-    x: Tensor,
-    lengths: Tensor,
-    w_xh: Tensor,
-    w_hh: Tensor,
-    b: Tensor,
-    b_hn: Tensor,
-    reset_after: bool,
-    h: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """The law of `segue.cells.GRU` -> y ``[N, H]``, last h ``[B, H]``."""
-    y, h_last = x.new_empty(x.shape[0], w_hh.shape[1]), h.new_empty(h.shape)
-    _module().scan_gru(
-        *(_memory(x), _memory(lengths), transposed(w_xh), transposed(w_hh), _memory(b)),
-        *(_memory(b_hn), reset_after, _memory(h), _memory(y), _memory(h_last)),
-        torch.get_num_threads(),
-    )
-    return y, h_last
+    dc0 = dm_out = dnorm_c = empty(0)
+    if isinstance(given, Elman):
+        _NATIVE.scan_elman_back(arguments, ACTIVATIONS[given.activation])
+    elif isinstance(given, GRU):
+        rows = slice(2 * given.h.shape[1], None)
+        w_n_t = packed(given.w_hh, rows=rows, transpose=True, half=given.half)
+        _NATIVE.scan_gru_back(arguments, w_n_t, given.b_hn is not None)
+    else:
+        dc0, w_r_t = empty(given.c.shape), None
+        if given.w_hr is not None:
+            w_r_t = packed(given.w_hr, transpose=True, half=given.half)
+            dm_out = torch.empty_like(y)
+        if given.gain_c is not None:
+            dnorm_c = torch.empty_like(kept.c)
+        more = _optional(given.w_c), w_r_t, _optional(given.gain_c), _optional(given.b_c)
+        cell = _bytes(given.keep_c), given.rate_c, _memory(given.c), _memory(kept.c)
+        norm = _filled(kept.chat), _filled(kept.rstd_c), _optional(dc), _memory(dc0)
+        _NATIVE.scan_lstm_back(arguments, *more, *cell, *norm, _filled(dm_out), _filled(dnorm_c))
+    return Back(d, dproduct, dh0, dc0, dm_out, dnorm_c)
 
 
 def _memory(x: Tensor) -> Memory:
@@ -152,39 +350,64 @@ def _memory(x: Tensor) -> Memory:
     return (x.detach() if x.requires_grad else x).contiguous().numpy()
 
 
-class _Turned(NamedTuple):
-    """A transposed weight, and what tells that the weight has not changed since."""
+def _optional(x: Tensor | None) -> Memory | None:
+    return None if x is None else _memory(x)
 
-    turned: Memory
+
+def _filled(x: Tensor) -> Memory | None:
+    return _memory(x) if x.dim() > 1 else None
+
+
+def _bytes(keep: Tensor | None) -> Memory | None:
+    return None if keep is None else _memory(keep.view(torch.uint8))
+
+
+class _Packed(NamedTuple):
+    """A weight as the kernels read it, and what tells that it has not changed."""
+
+    parts: dict[tuple[int | None, int | None, bool, bool], Memory]
     version: int
     address: int
     sample: Tensor
     sampled: Tensor
 
 
-_turned: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def transposed(weight: Tensor) -> Memory:
-    """The contiguous transpose ``[I, O]`` of a weight ``[O, I]``, kept until the weight changes.
+def packed(
+    weight: Tensor, *, rows: slice = slice(0, None), transpose: bool = False, half: bool = False
+) -> Memory:
+    """Rows of a weight ``[O, I]``, or their transpose, packed, in half rounded to bfloat16; kept
+    until the weight changes.
 
     A change is seen by the version that torch counts, and by a sample of the elements, because
     writing through ``weight.data`` is not counted. Whoever writes single elements through ``.data``
     makes it miss the change.
     """
+    key = rows.start, rows.stop, transpose, half
     if weight.is_inference():
-        return _memory(weight.t())
-    known: _Turned | None = _turned.get(weight)  # type: ignore[no-untyped-call]
+        return _pack(weight[rows], transpose, half)
+    known: _Packed | None = _packed.get(weight)  # type: ignore[no-untyped-call]
     if (
-        known is not None
-        and known.version == weight._version
-        and known.address == weight.data_ptr()
-        and torch.equal(known.sample, known.sampled)
+        known is None
+        or known.version != weight._version
+        or known.address != weight.data_ptr()
+        or not torch.equal(known.sample, known.sampled)
     ):
-        return known.turned
-    plain = weight.detach()
-    sample = plain.reshape(-1)[:: max(1, plain.numel() // 32)] if plain.is_contiguous() else plain
-    # A copy even where the transpose is contiguous as it is, as that of a column.
-    turned = plain.t().clone(memory_format=torch.contiguous_format).numpy()
-    _turned[weight] = _Turned(turned, weight._version, weight.data_ptr(), sample, sample.clone())
-    return turned
+        plain = weight.detach()
+        contiguous = plain.is_contiguous()
+        sample = plain.reshape(-1)[:: max(1, plain.numel() // 32)] if contiguous else plain
+        known = _Packed({}, weight._version, weight.data_ptr(), sample, sample.clone())
+        _packed[weight] = known
+    if key not in known.parts:
+        known.parts[key] = _pack(weight.detach()[rows], transpose, half)
+    return known.parts[key]
+
+
+def _pack(weight: Tensor, transpose: bool, half: bool) -> Memory:
+    strided = (weight.t() if transpose else weight).numpy()
+    # Torch aligns its memory to 64 bytes, which the kernels need.
+    memory = torch.empty(_NATIVE.packed_size(*strided.shape)).numpy()
+    _NATIVE.pack(strided, memory, torch.get_num_threads(), half)
+    return memory

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 import polars as pl
 import torch
@@ -50,9 +53,23 @@ class Classes:
         codes: NDArray[np.int64] = self._vocabulary.encode(values) - 1
         return codes
 
-    def decode(self, codes: Tensor) -> pl.Series:
-        """The user's values of these codes ``[M]``."""
-        return unworded(self.names, self.dtype)[codes.numpy()]
+    @cached_property
+    def values(self) -> pl.Series:
+        """The user's values of all codes."""
+        return unworded(self.names, self.dtype)
+
+    @cached_property
+    def listed(self) -> list[Any]:
+        """The same as a list."""
+        return self.values.to_list()
+
+
+def shares(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """softmax of logits ``[M, K]``."""
+    wide = logits.astype(np.float64)
+    powers = np.exp(wide - wide.max(1, keepdims=True))
+    found: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
+    return found
 
 
 def class_scores(logits: Tensor, target: Tensor) -> dict[str, float]:

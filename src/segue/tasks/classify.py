@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segue.errors import DataError
@@ -15,7 +16,7 @@ from segue.fields import Field
 from segue.layers import Linear
 from segue.schema import Output
 from segue.sequences import Part, Sequences
-from segue.tasks.classes import NONE, Classes, class_scores, majority_scores
+from segue.tasks.classes import NONE, Classes, class_scores, majority_scores, shares
 from segue.tasks.task import Metrics, Task
 
 
@@ -84,11 +85,20 @@ class Classify(Task):
         return {"majority": majority_scores(self.counts, self.encode(part.of(sequences)))}
 
     def decode(self, output: Tensor) -> pl.DataFrame:
-        shares = torch.softmax(output.double(), 1)
-        columns = {self.name: self.classes.decode(output.argmax(1))}
-        for code, name in enumerate(self.classes.names):
-            columns[f"{self.name}_p_{name}"] = pl.Series(shares[:, code].numpy())
+        logits = output.numpy()
+        columns = {self.name: self.classes.values[logits.argmax(1)]}
+        for name, column in zip(self._share_names, shares(logits).T, strict=True):
+            columns[name] = pl.Series(column)
         return pl.DataFrame(columns)
+
+    def answers(self, output: NDArray[Any]) -> dict[str, list[Any]]:
+        listed, best = self.classes.listed, output.argmax(1).tolist()
+        found = dict(zip(self._share_names, shares(output).T.tolist(), strict=True))
+        return {self.name: [listed[code] for code in best], **found}
+
+    @property
+    def _share_names(self) -> list[str]:
+        return [f"{self.name}_p_{name}" for name in self.classes.names]
 
     def fitted(self) -> dict[str, Any]:
         return {"classes": self.classes.names, "dtype": self.classes.dtype, "counts": self.counts}

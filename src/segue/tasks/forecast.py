@@ -208,14 +208,26 @@ class Forecast(Task):
         """``[M, C, S, Q]`` to M * S rows: for each column the point forecast, and column_q10, ...
         for its quantiles.
         """
+        return pl.DataFrame(self._columns(output.numpy())).fill_nan(None)
+
+    def answers(self, output: NDArray[Any]) -> dict[str, list[Any]]:
+        columns = {name: values.tolist() for name, values in self._columns(output).items()}
+        if not np.isnan(output).any():
+            return columns
+        return {
+            name: [None if math.isnan(value) else value for value in values]
+            for name, values in columns.items()
+        }
+
+    def _columns(self, output: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
         columns: dict[str, NDArray[np.float64]] = {}
         for index, name in enumerate(self.columns):
-            values = output[:, index].double().numpy()
+            values = output[:, index].astype(np.float64)
             columns[name] = values[..., self.middle].reshape(-1)
             if len(self.quantiles) > 1:
                 for place, level in enumerate(self.quantiles):
                     columns[f"{name}_q{level * 100:g}"] = values[..., place].reshape(-1)
-        return pl.DataFrame(columns).fill_nan(None)
+        return columns
 
     def fitted(self) -> dict[str, Any]:
         return {"gaps": self.gaps, "units": self._units, "mean_units": self._mean_units}

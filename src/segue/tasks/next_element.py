@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segue.errors import SpecError
@@ -19,6 +21,7 @@ from segue.fields.vocabulary import Vocabulary, unworded
 from segue.layers import Linear
 from segue.schema import Output
 from segue.sequences import Part, Sequences
+from segue.tasks.classes import shares
 from segue.tasks.task import Metrics, Task
 
 
@@ -148,16 +151,37 @@ class NextElement(Task):
         }
 
     def decode(self, output: Tensor) -> pl.DataFrame:
-        elements = unworded(self.vocabulary.names, self.dtype)
+        elements = self._elements
         if self.many:
-            chosen = [elements[row.nonzero()[:, 0].numpy()] for row in output > 0]
+            chosen = [elements[np.flatnonzero(row)] for row in output.numpy() > 0]
             column = pl.Series(f"next_{self.name}", chosen, dtype=pl.List(elements.dtype))
             return pl.DataFrame([column])
-        best = torch.softmax(output.double(), 1)[:, 1:].max(1)
-        names = elements[best.indices.numpy()]
-        return pl.DataFrame(
-            {f"next_{self.name}": names, f"next_{self.name}_p": best.values.numpy()}
-        )
+        best, share = self._best(output.numpy())
+        return pl.DataFrame({f"next_{self.name}": elements[best], f"next_{self.name}_p": share})
+
+    def answers(self, output: NDArray[Any]) -> dict[str, list[Any]]:
+        listed = self._listed
+        if self.many:
+            rows = [np.flatnonzero(row).tolist() for row in output > 0]
+            return {f"next_{self.name}": [[listed[code] for code in row] for row in rows]}
+        best, share = self._best(output)
+        named = [listed[code] for code in best.tolist()]
+        return {f"next_{self.name}": named, f"next_{self.name}_p": share.tolist()}
+
+    @staticmethod
+    def _best(output: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The likeliest element that is known, counted from 0, and its share ``[M]``."""
+        known = shares(output)[:, 1:]
+        best: NDArray[np.int64] = known.argmax(1)
+        return best, known[np.arange(len(best)), best]
+
+    @cached_property
+    def _elements(self) -> pl.Series:
+        return unworded(self.vocabulary.names, self.dtype)
+
+    @cached_property
+    def _listed(self) -> list[Any]:
+        return self._elements.to_list()
 
     def fitted(self) -> dict[str, Any]:
         return {

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segue.errors import DataError
@@ -104,10 +105,16 @@ class Regress(Task):
         return {name: self._scores(answer, target) for name, answer in answers.items()}
 
     def decode(self, output: Tensor) -> pl.DataFrame:
-        values = output.double() * self.scale + self.shift
-        return pl.DataFrame(
-            {column: values[:, index].numpy() for index, column in enumerate(self.columns)}
-        )
+        values = self._values(output.numpy())
+        return pl.DataFrame({column: values[:, i] for i, column in enumerate(self.columns)})
+
+    def answers(self, output: NDArray[Any]) -> dict[str, list[Any]]:
+        return dict(zip(self.columns, self._values(output).T.tolist(), strict=True))
+
+    def _values(self, output: NDArray[Any]) -> NDArray[np.float64]:
+        """Numbers in the user's units, ``[M, C]``."""
+        values: NDArray[np.float64] = output * self.scale.numpy() + self.shift.numpy()
+        return values
 
     def fitted(self) -> dict[str, Any]:
         return {

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import polars as pl
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segue.fields import Field
@@ -70,6 +72,10 @@ class Task(ABC):
     @abstractmethod
     def decode(self, output: Tensor) -> pl.DataFrame:
         """Predictions in the user's terms, a row per row of `output`."""
+
+    def answers(self, output: NDArray[Any]) -> dict[str, list[Any]]:
+        """What `decode` says, as lists of plain values; a live step takes this way."""
+        return self.decode(torch.from_numpy(output)).to_dict(as_series=False)
 
     @abstractmethod
     def fitted(self) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+#include "scan.h"
+
+namespace segue::blocked {
+namespace {
+
+class ElmanScan {
+   public:
+    ElmanScan(const Primitives&, const Elman& call, const std::vector<Sequence>& share, int64_t rows)
+        : block(call.over, call.over.hidden, share), call_(call), product_(call.over, call.over.hidden, 1, rows) {}
+
+    const GateBlock block;
+    int64_t columns() const { return call_.over.hidden; }
+    int64_t input_columns() const { return call_.over.hidden; }
+    void begin(const Sequence*, Range) {}
+    void finish(const Sequence*, Range) {}
+
+    void step(const Now& now) {
+        const Recurrence& over = call_.over;
+        const int64_t H = over.hidden;
+        const float* const* seen = product_.seen(now);
+        now.team.wait();
+        product_.add(now, seen, over.w_h, 0, 0, 0);
+        now.team.wait();
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
+            float *gates = now.gates[k], *y = over.y + now.n[k] * H;
+            now.p.activate(call_.activation, H, gates, gates);
+            std::copy(gates, gates + H, y);
+            blend(now, over.zone_h, k, H, now.h[k], y);
+        }
+    }
+
+   private:
+    const Elman& call_;
+    RecurrentProduct product_;
+};
+
+class ElmanBack {
+   public:
+    ElmanBack(const Primitives&, const ElmanGrad& call, const std::vector<Sequence>&, int64_t rows)
+        : call_(call), state_(call.over, call.over.hidden, call.over.hidden, 1, rows) {}
+
+    void begin(const Sequence* sequence, Range mine) { state_.begin(sequence, mine); }
+    void finish(const Sequence* sequence, Range mine) { state_.finish(sequence, mine); }
+
+    void prefetch(int64_t n) const {
+        state_.prefetch(n);
+    }
+
+    void step(const Now& now) {
+        const int64_t H = call_.over.hidden;
+        state_.start(now);
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k)
+            now.p.activate_back(call_.activation, H, state_.gates(now, k), state_.dh()[k], state_.d(now, k));
+        state_.norm(now, 0, 0, 0, H);
+        now.team.wait();
+        state_.add(now, call_.over.w_h_t, 0, 0);
+        now.team.wait();
+        state_.end(now);
+    }
+
+   private:
+    const ElmanGrad& call_;
+    StateGrad state_;
+};
+
+}  // namespace
+
+void scan_elman(const Primitives& p, const Elman& call) {
+    scan<ElmanScan>(p, call);
+}
+
+void scan_elman_back(const Primitives& p, const ElmanGrad& call) {
+    scan_back<ElmanBack>(p, call);
+}
+
+}  // namespace segue::blocked

@@ -1,0 +1,165 @@
+// Operations of a forecast: the equations of segue/forecaster.py, in the same letters.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "program.h"
+
+namespace segue {
+
+using std::int64_t;
+
+namespace {
+
+// One series of one sequence through the steps of a call.
+struct Past {
+    int64_t lookback, segment, steps;
+    std::vector<double> values, gap;  // [L + T]: what stood in the ring, then one per step; [T]
+    std::vector<float> seen;          // [k + T]
+
+    // `x` is every `stride`-th; `before` are the ring, the flags and the gap as they were.
+    void read(const double* x, int64_t stride, const double* ring, const float* flags, double waited) {
+        values.assign(ring, ring + lookback);
+        seen.assign(flags, flags + segment);
+        gap.clear();
+        if (std::isinf(waited)) {
+            // The first value ever fills the ring. It may stand there before it comes: until then z is 0 anyway.
+            int64_t first = 0;
+            while (first < steps && std::isnan(x[first * stride])) ++first;
+            if (first < steps) std::fill(values.begin(), values.end(), x[first * stride]);
+        }
+        for (int64_t t = 0; t < steps; ++t) {
+            const bool is_there = !std::isnan(x[t * stride]);
+            waited = is_there ? 0.0 : waited + 1.0;
+            values.push_back(is_there ? x[t * stride] : values.back());
+            seen.push_back(is_there ? 1.0f : 0.0f);
+            gap.push_back(waited);
+        }
+    }
+
+    const double* ring(int64_t t) const { return values.data() + t + 1; }
+    const float* flags(int64_t t) const { return seen.data() + t + 1; }
+    double level(int64_t t) const { return values[lookback + t]; }
+
+    double spread(int64_t t) const {
+        const double *begin = ring(t), *end = begin + lookback, length = static_cast<double>(lookback);
+        double sum = 0.0, size = 0.0, deviation = 0.0;
+        for (const double* v = begin; v != end; ++v) sum += *v, size += std::fabs(*v);
+        for (const double* v = begin; v != end; ++v) deviation += std::fabs(*v - sum / length);
+        return deviation / length + 1e-3 * (size / length) + 1e-6;
+    }
+};
+
+// What a segment is read with.
+struct Segment {
+    int64_t features;
+    bool gaps;
+
+    // u of the step t
+    float* write(const Past& past, int64_t t, const float* feature, float* u) const {
+        const int64_t k = past.segment;
+        const double *recent = past.ring(t) + past.lookback - k - 1, a = past.level(t), s = past.spread(t);
+        const float* flag = past.flags(t);
+        for (int64_t j = 1; j <= k; ++j)
+            *u++ = static_cast<float>((recent[j] - a) / s) * (gaps ? flag[j - 1] : 1.0f);
+        *u++ = -static_cast<float>((recent[0] - a) / s);
+        u = std::copy_n(feature, features, u);
+        if (!gaps) return u;
+        u = std::copy_n(flag, k, u);
+        *u++ = static_cast<float>(std::log1p(std::isinf(past.gap[t]) ? 0.0 : past.gap[t]));
+        return u;
+    }
+};
+
+}  // namespace
+
+// Everything of a forecast that does not depend on weights. Chain (p, c, phase) takes every k-th step of series c of
+// sequence p; the steps of one chain lie one after another.
+Program::Segmented Program::segments(int values, int features, int wanted, bool gaps, const ForecastStates& states) {
+    const int64_t C = last_axis(values), F = last_axis(features);
+    const int ring = states_[states.ring].before, seen = states_[states.seen].before;
+    const int gap = states_[states.gap].before, taken = states_[states.taken].before;
+    const int ring_after = changed(states.ring), seen_after = changed(states.seen);
+    const int gap_after = changed(states.gap), taken_after = changed(states.taken);
+    const int64_t L = last_axis(ring), k = last_axis(seen), I = k + 1 + F + (gaps ? k + 1 : 0);
+    const Segmented made{slot("segments", Type::f32, 'N', {C, I}), slot("chains", Type::i64, 'B', {C * k}),
+                         slot("places", Type::i64, 'M', {C}),      slot("scaled", Type::f32, 'M', {C, L}),
+                         slot("level", Type::f64, 'M', {C}),       slot("spread", Type::f64, 'M', {C})};
+    operations_.push_back([=](const Run& run) {
+        float* u = run.f32(made.inputs);
+        int64_t* chain = run.i64(made.lengths);
+        const int64_t *at = run.i64(wanted), M = run.size(wanted);
+        int64_t m = 0, row = 0;
+        Past past{L, k, 0, {}, {}, {}};
+        std::vector<int64_t> place;
+        for (int64_t p = 0, first = 0; p < run.count('B'); first += past.steps, ++p) {
+            past.steps = run.i64(kLengths)[p];
+            const int64_t start = m, begun = run.i64(taken)[p];
+            while (m < M && at[m] < first + past.steps) ++m;
+            place.resize(past.steps);
+            for (int64_t c = 0; c < C; ++c) {
+                const int64_t pc = p * C + c;
+                past.read(run.f64(values) + first * C + c, C, run.f64(ring) + pc * L, run.f32(seen) + pc * k,
+                          run.f64(gap)[pc]);
+                for (int64_t phase = 0; phase < k; ++phase) {
+                    const int64_t before = row;
+                    for (int64_t t = (phase - begun % k + k) % k; t < past.steps; t += k) {
+                        u = Segment{F, gaps}.write(past, t, run.f32(features) + (first + t) * F, u);
+                        place[t] = row++;
+                    }
+                    *chain++ = row - before;
+                }
+                for (int64_t w = start; w < m; ++w) {
+                    const int64_t t = at[w] - first, wc = w * C + c;
+                    const double a = past.level(t), s = past.spread(t);
+                    run.i64(made.place)[wc] = place[t];
+                    run.f64(made.level)[wc] = std::isinf(past.gap[t]) ? std::nan("") : a;
+                    run.f64(made.spread)[wc] = s;
+                    std::transform(past.ring(t), past.ring(t) + L, run.f32(made.scaled) + wc * L,
+                                   [=](double v) { return static_cast<float>((v - a) / s); });
+                }
+                std::copy_n(past.ring(past.steps - 1), L, run.f64(ring_after) + pc * L);
+                std::copy_n(past.flags(past.steps - 1), k, run.f32(seen_after) + pc * k);
+                run.f64(gap_after)[pc] = past.steps ? past.gap.back() : run.f64(gap)[pc];
+            }
+            run.i64(taken_after)[p] = begun + past.steps;
+        }
+    });
+    return made;
+}
+
+// tanh(a + b) for a of every series [M, C, U] and b of every step ahead [M, S, U]: [M, C, S, U].
+int Program::tanh_of_sums(int per_series, int per_step) {
+    const int64_t C = slots_[per_series].axes[0], S = slots_[per_step].axes[0], U = last_axis(per_series);
+    const int y = slot("tanh", Type::f32, 'M', {C, S, U});
+    operations_.push_back([=](const Run& run) {
+        float* to = run.f32(y);
+        for (int64_t m = 0; m < run.count('M'); ++m)
+            for (int64_t c = 0; c < C; ++c)
+                for (int64_t s = 0; s < S; ++s) {
+                    const float *a = run.f32(per_series) + (m * C + c) * U, *b = run.f32(per_step) + (m * S + s) * U;
+                    to = std::transform(a, a + U, b, to, [](float p, float q) { return std::tanh(p + q); });
+                }
+    });
+    return y;
+}
+
+// a + s * change, its quantiles in order: [M, C, S * Q] -> float64 [M, C, S, Q].
+int Program::rescale(const Segmented& past, int change, int64_t horizon) {
+    const int64_t C = slots_[change].axes[0], Q = slots_[change].width / (C * horizon);
+    const int y = slot("forecast", Type::f64, 'M', {C, horizon, Q});
+    operations_.push_back([=](const Run& run) {
+        const float* from = run.f32(change);
+        double* to = run.f64(y);
+        for (int64_t mc = 0; mc < run.size(past.level); ++mc) {
+            const double a = run.f64(past.level)[mc], s = run.f64(past.spread)[mc];
+            for (int64_t h = 0; h < horizon; ++h, to += Q) {
+                for (int64_t q = 0; q < Q; ++q) to[q] = a + s * static_cast<double>(*from++);
+                std::sort(to, to + Q, [](double p, double q) { return p < q || (std::isnan(q) && !std::isnan(p)); });
+            }
+        }
+    });
+    return y;
+}
+
+}  // namespace segue

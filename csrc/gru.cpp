@@ -1,0 +1,127 @@
+#include "scan.h"
+
+namespace segue::blocked {
+namespace {
+
+class GruScan {
+   public:
+    GruScan(const Primitives&, const Gru& call, const std::vector<Sequence>& share, int64_t rows)
+        : block(call.over, 4 * call.over.hidden, share),
+          call_(call),
+          product_(call.over, 3 * call.over.hidden, 2, rows),
+          rh_(rows, call.reset_after ? 0 : call.over.hidden) {}
+
+    const GateBlock block;
+    int64_t columns() const { return 4 * call_.over.hidden; }
+    int64_t input_columns() const { return 3 * call_.over.hidden; }
+    void begin(const Sequence*, Range) {}
+    void finish(const Sequence*, Range) {}
+
+    void step(const Now& now) {
+        const int64_t H = call_.over.hidden;
+        const float* const* seen = product_.seen(now);
+        if (call_.reset_after)
+            for (int64_t k = now.mine.from; k < now.mine.to; ++k)
+                std::copy(call_.b_hn, call_.b_hn + H, now.gates[k] + 3 * H);
+        now.team.wait();
+        product_.add(now, seen, call_.over.w_h, 0, 0, 0);
+        if (call_.reset_after)
+            product_.add(now, seen, call_.w_n, 1, 2 * H, 3 * H);
+        else
+            reset_before(now, seen);
+        now.team.wait();
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
+            const GruRow row = this->row(now, k);
+            (call_.reset_after ? now.p.gru_after : now.p.gru_before_rest)(row);
+            blend(now, call_.over.zone_h, k, H, row.h, row.y);
+        }
+    }
+
+   private:
+    GruRow row(const Now& now, int64_t k) const {
+        const int64_t H = call_.over.hidden;
+        return {H, now.gates[k], now.h[k], call_.over.y + now.n[k] * H};
+    }
+
+    void reset_before(const Now& now, const float* const* seen) {
+        now.team.wait();
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) now.p.gru_before(row(now, k), seen[k], rh_[k]);
+        now.team.wait();
+        product_.add(now, rh_.data(), call_.w_n, 1, 2 * call_.over.hidden, 2 * call_.over.hidden);
+    }
+
+    const Gru& call_;
+    RecurrentProduct product_;
+    Rows rh_;
+};
+
+class GruBack {
+   public:
+    GruBack(const Primitives&, const GruGrad& call, const std::vector<Sequence>&, int64_t rows)
+        : call_(call),
+          state_(call.over, 4 * call.over.hidden, 3 * call.over.hidden, 2, rows),
+          drh_(rows, call.reset_after ? 0 : call.over.hidden),
+          masked_(rows, call.over.mask ? call.over.hidden : 0) {}
+
+    void begin(const Sequence* sequence, Range mine) { state_.begin(sequence, mine); }
+    void finish(const Sequence* sequence, Range mine) { state_.finish(sequence, mine); }
+
+    void prefetch(int64_t n) const {
+        state_.prefetch(n);
+    }
+
+    void step(const Now& now) {
+        const int64_t H = call_.over.hidden;
+        state_.start(now);
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k)
+            (call_.reset_after ? now.p.gru_after_back : now.p.gru_before_back)(row(now, k));
+        state_.norm(now, 1, 2 * H, 3 * H, H);
+        if (!call_.reset_after) reset_before_back(now);
+        state_.norm(now, 0, 0, 0, 2 * H);
+        now.team.wait();
+        state_.add(now, call_.over.w_h_t, 0, 0);
+        if (call_.reset_after) state_.add(now, call_.w_n_t, 2 * H, 3 * H);
+        now.team.wait();
+        state_.end(now);
+    }
+
+   private:
+    GruRowGrad row(const Now& now, int64_t k) const {
+        return {call_.over.hidden, state_.gates(now, k), now.h[k], state_.dh()[k], state_.d(now, k), state_.kept()[k]};
+    }
+
+    // The way back through W_hn (r * h).
+    void reset_before_back(const Now& now) {
+        const int64_t H = call_.over.hidden;
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) drh_.clear(k);
+        now.team.wait();
+        for (int64_t k = 0; k < now.rows; ++k) now.from[k] = state_.product(now, k, 2 * H, 3 * H);
+        now.multiply_add(now.from, call_.w_n_t, drh_.data());
+        now.team.wait();
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
+            const float* seen = now.h[k];
+            if (call_.over.mask) {
+                now.p.multiply(H, call_.over.mask + now.sequence[k].index * H, seen, masked_[k]);
+                seen = masked_[k];
+            }
+            now.p.gru_before_rest_back(row(now, k), seen, drh_[k]);
+            now.p.add(H, state_.seen(k), drh_[k], state_.seen(k));
+        }
+    }
+
+    const GruGrad& call_;
+    StateGrad state_;
+    Rows drh_, masked_;
+};
+
+}  // namespace
+
+void scan_gru(const Primitives& p, const Gru& call) {
+    scan<GruScan>(p, call);
+}
+
+void scan_gru_back(const Primitives& p, const GruGrad& call) {
+    scan_back<GruBack>(p, call);
+}
+
+}  // namespace segue::blocked

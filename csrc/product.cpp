@@ -1,0 +1,104 @@
+// Packing, and what is done to rows that are independent of each other.
+#include <algorithm>
+#include <vector>
+
+#include "blocked.h"
+#include "threads.h"
+
+namespace segue::blocked {
+
+using std::int64_t;
+
+int64_t packed_size(const Primitives& p, int64_t outputs, int64_t inputs) {
+    return (outputs + p.panel - 1) / p.panel * p.panel * inputs;
+}
+
+void pack(const Primitives& p, int64_t outputs, int64_t inputs, const float* w, int64_t row, int64_t column,
+          float* packed, int threads, bool half) {
+    const int64_t panels = (outputs + p.panel - 1) / p.panel;
+    const int useful = useful_threads(threads, panels, static_cast<double>(outputs * inputs));
+    run_shares(useful, [&](int share) {
+        for (int64_t panel = panels * share / useful; panel < panels * (share + 1) / useful; ++panel) {
+            const float* from = w + panel * p.panel * row;
+            float* to = packed + panel * p.panel * inputs;
+            const int64_t filled = std::min(p.panel, outputs - panel * p.panel);
+            for (int64_t i = 0; i < inputs; ++i, to += p.panel) {
+                for (int64_t o = 0; o < filled; ++o) to[o] = from[o * row + i * column];
+                std::fill(to + filled, to + p.panel, 0.0f);
+                if (half) p.round(filled, to, to);
+            }
+        }
+    });
+}
+
+void multiply_add(const Primitives& p, int64_t rows, const float* const* x, const Weights& w, int64_t from, int64_t to,
+                  float* const* y) {
+    if (!w.half) return p.multiply_add(rows, x, w, from, to, y);
+    thread_local std::vector<float> memory;
+    memory.resize(std::max<size_t>(memory.size(), rows * w.inputs));
+    const float* rounded[kRows];
+    for (int64_t r = 0; r < rows; ++r) {
+        float* row = memory.data() + r * w.inputs;
+        p.round(w.inputs, x[r], row);
+        rounded[r] = row;
+    }
+    p.multiply_add(rows, rounded, w, from, to, y);
+}
+
+void affine(const Primitives& p, const Affine& call) {
+    const int64_t I = call.w.inputs, O = call.w.outputs, panels = (O + p.panel - 1) / p.panel;
+    const double work = static_cast<double>(call.rows) * static_cast<double>(I * O);
+    const int64_t blocks = (call.rows + kRows - 1) / kRows;
+    const int threads = useful_threads(call.threads, blocks, work);
+    run_shares(threads, [&](int k) {
+        const float* x[kRows];
+        float* y[kRows];
+        const int64_t end = std::min(blocks * (k + 1) / threads * kRows, call.rows);
+        for (int64_t n = blocks * k / threads * kRows; n < end; n += kRows) {
+            const int64_t rows = std::min(kRows, call.rows - n);
+            for (int64_t r = 0; r < rows; ++r) {
+                x[r] = call.x + (n + r) * I;
+                y[r] = call.y + (n + r) * O;
+                if (call.b)
+                    std::copy(call.b, call.b + O, y[r]);
+                else
+                    std::fill(y[r], y[r] + O, 0.0f);
+            }
+            multiply_add(p, rows, x, call.w, 0, panels, y);
+        }
+    });
+}
+
+// Calls each(n) for every row.
+template <class Each>
+static void each_row(int64_t rows, int64_t columns, int threads, Each each) {
+    // A row is read and written a few times, which is worth about sixteen multiply-adds a column.
+    const int useful = useful_threads(threads, rows, static_cast<double>(rows * columns) * 16);
+    run_shares(useful, [&](int k) {
+        for (int64_t n = rows * k / useful; n < rows * (k + 1) / useful; ++n) each(n);
+    });
+}
+
+void normalize(const Primitives& p, const Normalize& call) {
+    const int64_t G = call.columns, groups = call.split < G ? 2 : 1, sizes[] = {call.split, G - call.split};
+    each_row(call.rows, G, call.threads, [&](int64_t n) {
+        float *xhat = call.xhat + n * G, *y = call.y + n * G;
+        std::copy(call.u + n * G, call.u + (n + 1) * G, xhat);
+        std::copy(call.b, call.b + G, y);
+        for (int64_t group = 0, at = 0; group < groups; at += sizes[group++])
+            p.normalize(sizes[group], xhat + at, call.gain + at, call.rstd + n * groups + group, y + at);
+    });
+}
+
+void normalize_back(const Primitives& p, const NormalizeGrad& call) {
+    const int64_t G = call.columns, groups = call.split < G ? 2 : 1, sizes[] = {call.split, G - call.split};
+    each_row(call.rows, G, call.threads, [&](int64_t n) {
+        for (int64_t group = 0, at = 0; group < groups; at += sizes[group++]) {
+            const int64_t first = n * G + at;
+            p.normalize_back(sizes[group], call.xhat + first, call.rstd[n * groups + group], call.gain + at,
+                             call.dy + first, call.du + first);
+        }
+    });
+}
+
+}  // namespace segue::blocked

@@ -1,0 +1,287 @@
+#include "program.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace segue {
+
+using std::int64_t;
+
+namespace {
+
+constexpr std::size_t kKept = std::size_t{1} << 22;  // a workspace of more bytes is not kept for the next call
+
+std::size_t in_lines(std::size_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
+template <class T>
+Aligned<T> aligned(std::size_t bytes) {
+    return Aligned<T>(static_cast<T*>(::operator new(std::max<std::size_t>(bytes, 1), std::align_val_t(64))));
+}
+
+int letter(char rows) {
+    return rows == 'N' ? 0 : rows == 'B' ? 1 : rows == 'M' ? 2 : 3;
+}
+
+}  // namespace
+
+// With a norm, x is already the input part of the gates.
+struct Recurrent {
+    int x, lengths, h, h_last, y;
+    int64_t hidden, width;
+    Weights w_x, w_h;
+    const float *b, *gain_h;
+    float zoneout;
+
+    Recurrence call(const Run& run) const {
+        const Sequences over{run.size(lengths), run.size(y) / width, run.i64(lengths), false, run.threads};
+        Recurrence now{};
+        now.over = over;
+        now.hidden = hidden, now.width = width;
+        if (gain_h)
+            now.p = run.f32(x);
+        else
+            now.x = run.f32(x), now.w_x = w_x, now.b = b;
+        now.w_h = w_h;
+        now.h0 = run.f32(h), now.h_last = run.f32(h_last);
+        now.norm.gain = gain_h;
+        now.zone_h.rate = zoneout;
+        now.y = run.f32(y);
+        return now;
+    }
+};
+
+int64_t bytes_of(Type type) {
+    return type == Type::f32 ? 4 : 8;
+}
+
+int64_t Run::count(char rows) const {
+    return counts[letter(rows)];
+}
+
+Program::Program() {
+    slot("lengths", Type::i64, 'B', {});
+}
+
+// Slots -----------------------------------------------------------------------------------------------------------
+
+int Program::slot(const std::string& name, Type type, char rows, const std::vector<int64_t>& axes) {
+    int64_t width = 1;
+    for (const int64_t axis : axes) width *= axis;
+    slots_.push_back({name, type, rows, axes, width});
+    return static_cast<int>(slots_.size()) - 1;
+}
+
+int Program::like(int other, const std::string& name, int64_t last, Type type) {
+    std::vector<int64_t> axes = slots_[other].axes;
+    axes.back() = last;
+    return slot(name, type, slots_[other].rows, axes);
+}
+
+int64_t Program::last_axis(int slot) const {
+    return slots_[slot].axes.back();
+}
+
+int Program::input(const std::string& name, Type type, char rows, const std::vector<int64_t>& axes) {
+    inputs_.push_back(slot(name, type, rows, axes));
+    return inputs_.back();
+}
+
+int Program::state(const std::string& name, Type type, const std::vector<int64_t>& axes) {
+    states_.push_back({slot(name, type, 'B', axes), -1});
+    return static_cast<int>(states_.size()) - 1;
+}
+
+int Program::changed(int state) {
+    const Slot before = slots_[states_[state].before];
+    states_[state].after = slot(before.name, before.type, before.rows, before.axes);
+    return states_[state].after;
+}
+
+void Program::output(int slot) {
+    outputs_.push_back(slot);
+}
+
+// Weights ---------------------------------------------------------------------------------------------------------
+
+Weights Program::packed(const Matrix& matrix) {
+    weights_.push_back(aligned<float>(packed_size(matrix.outputs, matrix.inputs) * sizeof(float)));
+    float* memory = weights_.back().get();
+    pack(matrix.outputs, matrix.inputs, matrix.w, matrix.inputs, 1, memory, 1);
+    return {matrix.inputs, matrix.outputs, memory};
+}
+
+const float* Program::kept(const float* values, int64_t size) {
+    if (!values) return nullptr;
+    weights_.push_back(aligned<float>(size * sizeof(float)));
+    std::copy(values, values + size, weights_.back().get());
+    return weights_.back().get();
+}
+
+// The input part of gates with a norm, whose second group of columns begins at `split`; x itself where there is none.
+int Program::input_part(int x, const RecurrentWeights& weights, int64_t split) {
+    if (!weights.gain_x) return x;
+    const int64_t G = weights.w_x.outputs;
+    const int u = affine(x, weights.w_x, nullptr), xhat = like(x, "normed", G), p = like(x, "input part", G);
+    const int rstd = like(x, "rstd", split < G ? 2 : 1);
+    const float *gain = kept(weights.gain_x, G), *b = kept(weights.b, G);
+    operations_.push_back([=](const Run& run) {
+        segue::normalize({run.size(u) / G, G, split, run.f32(u), gain, b, run.f32(xhat), run.f32(rstd), run.f32(p),
+                          run.threads});
+    });
+    return p;
+}
+
+Recurrent Program::recurrent(int x, int lengths, const RecurrentWeights& weights, const Matrix& w_h, int64_t split,
+                             int h, int y) {
+    const int64_t G = weights.w_x.outputs;
+    Recurrent made{};
+    made.x = input_part(x, weights, split), made.lengths = lengths;
+    made.h = states_[h].before, made.h_last = changed(h), made.y = y;
+    made.hidden = w_h.inputs, made.width = w_h.inputs;
+    if (!weights.gain_x) made.w_x = packed(weights.w_x), made.b = kept(weights.b, G);
+    made.w_h = packed(w_h), made.gain_h = kept(weights.gain_h, G);
+    made.zoneout = weights.zoneout_h;
+    return made;
+}
+
+// Operations of layers --------------------------------------------------------------------------------------------
+
+int Program::affine(int x, const Matrix& w, const float* b) {
+    const int y = like(x, "affine", w.outputs);
+    const Weights weights = packed(w);
+    const float* offset = kept(b, w.outputs);
+    operations_.push_back([=](const Run& run) {
+        segue::affine({run.size(x) / weights.inputs, run.f32(x), weights, offset, run.f32(y), run.threads});
+    });
+    return y;
+}
+
+int Program::elman(int x, int lengths, const RecurrentWeights& weights, Activation activation, int h) {
+    const int64_t H = weights.w_h.outputs;
+    const int y = like(x, "elman", H);
+    const Recurrent over = recurrent(x, lengths, weights, weights.w_h, H, h, y);
+    operations_.push_back([=](const Run& run) { scan_elman({over.call(run), activation}); });
+    return y;
+}
+
+int Program::lstm(int x, int lengths, const RecurrentWeights& weights, const LstmWeights& more, int h, int c) {
+    const int64_t G = weights.w_h.outputs, H = G / 4;
+    const int y = like(x, "lstm", weights.w_h.inputs), c_before = states_[c].before, c_after = changed(c);
+    Recurrent over = recurrent(x, lengths, weights, weights.w_h, G, h, y);
+    over.hidden = H;
+    Lstm law{};
+    law.peepholes = kept(more.peepholes, 3 * H);
+    if (more.w_r.w) law.w_r = packed(more.w_r);
+    law.gain_c = kept(more.gain_c, H), law.bias_c = kept(more.bias_c, H);
+    law.zone_c.rate = more.zoneout_c;
+    operations_.push_back([=](const Run& run) {
+        Lstm now = law;
+        now.over = over.call(run);
+        now.c0 = run.f32(c_before), now.c_last = run.f32(c_after);
+        scan_lstm(now);
+    });
+    return y;
+}
+
+int Program::gru(int x, int lengths, const RecurrentWeights& weights, const float* b_hn, int h) {
+    const int64_t H = weights.w_h.inputs;
+    const int y = like(x, "gru", H);
+    const Matrix w_rz{2 * H, H, weights.w_h.w}, w_n{H, H, weights.w_h.w + 2 * H * H};
+    const Recurrent over = recurrent(x, lengths, weights, w_rz, 2 * H, h, y);
+    Gru law{};
+    law.w_n = packed(w_n), law.b_hn = kept(b_hn, H), law.reset_after = b_hn != nullptr;
+    operations_.push_back([=](const Run& run) {
+        Gru now = law;
+        now.over = over.call(run);
+        scan_gru(now);
+    });
+    return y;
+}
+
+int Program::add(int a, int b) {
+    const int y = like(a, "sum", last_axis(a));
+    operations_.push_back([=](const Run& run) {
+        const float *left = run.f32(a), *right = run.f32(b);
+        std::transform(left, left + run.size(a), right, run.f32(y), [](float p, float q) { return p + q; });
+    });
+    return y;
+}
+
+// One beside the other along the last axis; of no parts, [N, 0].
+int Program::join(const std::vector<int>& parts) {
+    int64_t all = 0;
+    for (const int part : parts) all += last_axis(part);
+    const int y = parts.empty() ? slot("joined", Type::f32, 'N', {0}) : like(parts.front(), "joined", all);
+    std::vector<int64_t> widths;
+    for (const int part : parts) widths.push_back(last_axis(part));
+    operations_.push_back([=](const Run& run) {
+        const int64_t rows = all ? run.size(y) / all : 0;
+        float* to = run.f32(y);
+        for (std::size_t k = 0; k < parts.size(); to += widths[k++]) {
+            const float* from = run.f32(parts[k]);
+            for (int64_t n = 0; n < rows; ++n, from += widths[k]) std::copy(from, from + widths[k], to + n * all);
+        }
+    });
+    return y;
+}
+
+// The rows of x, along its last axis, at the places in `index`; zeros for a place below 0.
+int Program::take(int x, int index) {
+    std::vector<int64_t> axes = slots_[index].axes;
+    const int64_t width = last_axis(x);
+    axes.push_back(width);
+    const int y = slot("taken", Type::f32, slots_[index].rows, axes);
+    operations_.push_back([=](const Run& run) {
+        const int64_t* from = run.i64(index);
+        float* to = run.f32(y);
+        for (int64_t m = 0; m < run.size(index); ++m, to += width) {
+            if (from[m] < 0)
+                std::fill_n(to, width, 0.0f);
+            else
+                std::copy_n(run.f32(x) + from[m] * width, width, to);
+        }
+    });
+    return y;
+}
+
+// A call ----------------------------------------------------------------------------------------------------------
+
+void Program::run(const std::array<int64_t, 4>& counts, std::vector<void*>& memory, int threads) const {
+    const Run run{slots_, counts, memory, threads};
+    std::size_t bytes = 0;
+    for (std::size_t k = 0; k < slots_.size(); ++k)
+        if (!memory[k]) bytes += in_lines(run.size(k) * bytes_of(slots_[k].type));
+    Workspace workspace = borrow(bytes);
+    const bool are_steps = !memory[kLengths];
+    std::byte* next = workspace.memory.get();
+    for (std::size_t k = 0; k < slots_.size(); ++k) {
+        if (memory[k]) continue;
+        memory[k] = next;
+        next += in_lines(run.size(k) * bytes_of(slots_[k].type));
+    }
+    if (are_steps) std::fill_n(run.i64(kLengths), counts[1], int64_t{1});
+    for (const auto& operation : operations_) operation(run);
+    give_back(std::move(workspace));
+}
+
+Program::Workspace Program::borrow(std::size_t size) const {
+    {
+        const std::lock_guard<std::mutex> guard(lock_);
+        if (!free_.empty()) {
+            Workspace found = std::move(free_.back());
+            free_.pop_back();
+            if (found.size >= size) return found;
+        }
+    }
+    return {aligned<std::byte>(size), size};
+}
+
+void Program::give_back(Workspace&& workspace) const {
+    if (workspace.size > kKept) return;
+    const std::lock_guard<std::mutex> guard(lock_);
+    free_.push_back(std::move(workspace));
+}
+
+}  // namespace segue

@@ -1,0 +1,125 @@
+#include "scan.h"
+
+namespace segue::blocked {
+
+std::vector<std::vector<Sequence>> share_out(const Sequences& over, int shares) {
+    std::vector<Sequence> sequences(over.count);
+    for (int64_t s = 0, first = 0; s < over.count; first += over.lengths[s++])
+        sequences[s] = {s, first, over.lengths[s]};
+    std::stable_sort(sequences.begin(), sequences.end(),
+                     [](const Sequence& a, const Sequence& b) { return a.length > b.length; });
+    std::vector<std::vector<Sequence>> dealt(shares);
+    std::vector<int64_t> steps(shares);
+    for (const Sequence& sequence : sequences) {
+        const auto least = std::min_element(steps.begin(), steps.end()) - steps.begin();
+        dealt[least].push_back(sequence);
+        steps[least] += std::max<int64_t>(1, sequence.length);
+    }
+    return dealt;
+}
+
+bool together(const Sequences& over, const Weights& w_h, int threads) {
+    if (threads < 2) return false;
+    const int64_t weights = w_h.inputs * w_h.outputs;
+    return weights > kNearWeights || (over.count < threads && weights > kNearWeights / 4);
+}
+
+GateBlock::GateBlock(const Recurrence& over, int64_t columns, const std::vector<Sequence>& share) {
+    const int64_t rows = std::min<int64_t>(kRows, share.size());
+    int64_t all = 0;
+    for (const Sequence& sequence : share) all += sequence.length;
+    steps = std::max(rows, std::min(all, kGateValues / std::max<int64_t>(1, columns)));
+    if (!over.gates) values.reset(new float[steps * columns]);
+}
+
+RecurrentProduct::RecurrentProduct(const Recurrence& over, int64_t columns, int groups, int64_t rows)
+    : over_(over),
+      columns_(columns),
+      groups_(groups),
+      masked_(rows, over.mask ? over.width : 0),
+      product_(rows, over.norm.gain ? columns + groups : 0) {}
+
+const float* const* RecurrentProduct::seen(const Now& now) const {
+    if (!over_.mask) return now.h;
+    const int64_t R = over_.width;
+    for (int64_t k = now.mine.from; k < now.mine.to; ++k)
+        now.p.multiply(R, over_.mask + now.sequence[k].index * R, now.h[k], masked_[k]);
+    return masked_.data();
+}
+
+void RecurrentProduct::add(const Now& now, const float* const* x, const Weights& w, int group, int64_t at,
+                           int64_t gate_at) const {
+    const Norm& norm = over_.norm;
+    if (!norm.gain) {
+        for (int64_t k = 0; k < now.rows; ++k) now.to[k] = now.gates[k] + gate_at;
+        return now.multiply_add(x, w, now.to);
+    }
+    for (int64_t k = 0; k < now.rows; ++k)
+        now.to[k] = (norm.xhat ? norm.xhat + now.n[k] * columns_ : product_[k]) + at;
+    for (int64_t k = now.mine.from; k < now.mine.to; ++k) std::fill(now.to[k], now.to[k] + w.outputs, 0.0f);
+    now.team.wait();
+    now.multiply_add(x, w, now.to);
+    now.team.wait();
+    for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
+        float* rstd = norm.rstd ? norm.rstd + now.n[k] * groups_ + group : product_[k] + columns_ + group;
+        now.p.normalize(w.outputs, now.to[k], norm.gain + at, rstd, now.gates[k] + gate_at);
+    }
+}
+
+StateGrad::StateGrad(const RecurrenceGrad& over, int64_t d_columns, int64_t columns, int groups, int64_t rows)
+    : over_(over),
+      d_columns_(d_columns),
+      columns_(columns),
+      groups_(groups),
+      dh_(rows, over.width),
+      kept_(rows, over.width),
+      masked_(rows, over.mask ? over.width : 0) {}
+
+void StateGrad::begin(const Sequence* sequence, Range mine) const {
+    for (int64_t k = mine.from; k < mine.to; ++k) kept_.set(k, row_of(over_.dh_last, sequence[k].index, over_.width));
+}
+
+void StateGrad::finish(const Sequence* sequence, Range mine) const {
+    const int64_t R = over_.width;
+    for (int64_t k = mine.from; k < mine.to; ++k)
+        std::copy(kept_[k], kept_[k] + R, over_.dh0 + sequence[k].index * R);
+}
+
+void StateGrad::start(const Now& now) const {
+    const int64_t R = over_.width;
+    for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
+        if (over_.dy)
+            now.p.add(R, kept_[k], over_.dy + now.n[k] * R, dh_[k]);
+        else
+            dh_.set(k, kept_[k]);
+        if (over_.zone_h.keep || over_.zone_h.rate != 0.0f)
+            now.p.mix_back(R, row_of(over_.zone_h.keep, now.n[k], R), over_.zone_h.rate, dh_[k], kept_[k]);
+        else
+            kept_.clear(k);
+        if (over_.mask) masked_.clear(k);
+    }
+}
+
+void StateGrad::norm(const Now& now, int group, int64_t at, int64_t d_at, int64_t size) const {
+    const Norm& norm = over_.norm;
+    if (!norm.gain) return;
+    for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
+        const int64_t n = now.n[k];
+        now.p.normalize_back(size, norm.xhat + n * columns_ + at, norm.rstd[n * groups_ + group], norm.gain + at,
+                             d(now, k) + d_at, over_.dproduct + n * columns_ + at);
+    }
+}
+
+void StateGrad::add(const Now& now, const Weights& w_t, int64_t at, int64_t d_at) const {
+    for (int64_t k = 0; k < now.rows; ++k) now.from[k] = product(now, k, at, d_at);
+    now.multiply_add(now.from, w_t, over_.mask ? masked_.data() : kept_.data());
+}
+
+void StateGrad::end(const Now& now) const {
+    if (!over_.mask) return;
+    const int64_t R = over_.width;
+    for (int64_t k = now.mine.from; k < now.mine.to; ++k)
+        now.p.add_product(R, over_.mask + now.sequence[k].index * R, masked_[k], kept_[k]);
+}
+
+}  // namespace segue::blocked

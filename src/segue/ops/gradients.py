@@ -1,0 +1,136 @@
+"""The way back through a native recurrence.
+
+The kernels take the gradients back through time; those of the weights are products over all steps
+at once, which torch takes. Derivations: docs/derivations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from segue.ops import native
+from segue.ops.native import GRU, LSTM, Back, Given, Kept
+
+Gradients: TypeAlias = dict[str, Tensor]
+Outer: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+# Whether bfloat16 products of matrices are faster than those of float32, by many times.
+_HAS_AMX: bool = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+
+# Tensors that are given, but without a gradient: lengths and what is drawn.
+CONSTANT = {"lengths", "mask", "keep_h", "keep_c"}
+
+
+def way_back(given: Given, kept: Kept, y: Tensor, outer: Outer, need: Collection[str]) -> Gradients:
+    """The gradients of what was given, by field, of those fields that are asked for.
+
+    Args:
+        given, kept, y: what `segue.ops.native.scan` was given, kept and returned.
+        outer: the gradients of y, of the last h and of the last c; None for zeros.
+        need: names of fields.
+    """
+    if torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return way_back(given, kept, y, outer, need)
+    back = native.scan_back(given, kept, y, *outer)
+    grads = _input(given, back, need)
+    if "h" in need:
+        grads["h"] = back.dh
+    if "c" in need:
+        grads["c"] = back.dc
+    if "w_hh" in need:
+        grads["w_hh"] = _recurrent(given, kept, y, back)
+    if "gain" in need:
+        grads["gain"] = _gain(given, kept, back)
+    if isinstance(given, GRU) and "b_hn" in need:
+        grads["b_hn"] = _last(back.d, back.dh.shape[1]).sum(0)
+    return grads | _memory(given, kept, back, need) if isinstance(given, LSTM) else grads
+
+
+def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
+    """Those of x, w_xh and b, from that of x's part of the gates."""
+    d = back.d.narrow(1, 0, 3 * back.dh.shape[1]) if isinstance(given, GRU) else back.d
+    grads: Gradients = {}
+    if "x" in need:
+        grads["x"] = d.contiguous() if given.w_xh is None else _product(d, given.w_xh, given.half)
+    if "w_xh" in need:
+        grads["w_xh"] = _product(d.t(), given.x, given.half)
+    if "b" in need:
+        grads["b"] = d.sum(0)
+    return grads
+
+
+def _recurrent(given: Given, kept: Kept, y: Tensor, back: Back) -> Tensor:
+    seen = _before(y, given.h, given.lengths, given.reverse)
+    if given.mask is not None:
+        seen *= given.mask.repeat_interleave(given.lengths, 0, output_size=len(seen))
+    if not isinstance(given, GRU):
+        return _product(back.dproduct.t(), seen, given.half)
+    hidden = seen.shape[1]
+    d = back.dproduct
+    n = seen if given.b_hn is not None else kept.gates[:, :hidden] * seen
+    w_hh = seen.new_empty(3 * hidden, hidden)
+    _product(d.narrow(1, 0, 2 * hidden).t(), seen, given.half, w_hh.narrow(0, 0, 2 * hidden))
+    _product(_last(d, hidden).t(), n, given.half, w_hh.narrow(0, 2 * hidden, hidden))
+    return w_hh
+
+
+def _product(a: Tensor, b: Tensor, half: bool, out: Tensor | None = None) -> Tensor:
+    """a b; in half in bfloat16 where the processor has matrix units for it, and is not slower."""
+    if not half or not _HAS_AMX:
+        return torch.mm(a, b) if out is None else torch.mm(a, b, out=out)
+    product = torch.mm(a.bfloat16(), b.bfloat16())
+    return product.float() if out is None else out.copy_(product)
+
+
+def _last(d: Tensor, hidden: int) -> Tensor:
+    """Of a GRU's gates, the columns of W_hn h + b_hn."""
+    # narrow costs a third of d[:, -hidden:].
+    return d.narrow(1, d.shape[1] - hidden, hidden)
+
+
+def _gain(given: Given, kept: Kept, back: Back) -> Tensor:
+    if not isinstance(given, GRU):
+        return (back.d * kept.xhat).sum(0)
+    hidden = back.dh.shape[1]
+    d = torch.cat([back.d[:, : 2 * hidden], _last(back.d, hidden)], dim=1)
+    return (d * kept.xhat).sum(0)
+
+
+def _memory(given: LSTM, kept: Kept, back: Back, need: Collection[str]) -> Gradients:
+    """Those of what only an LSTM has."""
+    grads: Gradients = {}
+    if "gain_c" in need:
+        grads["gain_c"] = (back.dnorm_c * kept.chat).sum(0)
+    if "b_c" in need:
+        grads["b_c"] = back.dnorm_c.sum(0)
+    if "w_hr" in need:
+        grads["w_hr"] = _product(back.dm_out.t(), kept.m, given.half)
+    if "w_c" in need:
+        i, f, g, _ = kept.gates.chunk(4, dim=1)
+        di, df, _, do = back.d.chunk(4, dim=1)
+        c = _before(kept.c, given.c, given.lengths, given.reverse)
+        sums = (di * c).sum(0), (df * c).sum(0), (do * (f * c + i * g)).sum(0)
+        grads["w_c"] = torch.stack(sums)
+    return grads
+
+
+def _before(y: Tensor, first: Tensor, lengths: Tensor, reverse: bool) -> Tensor:
+    """The state before each step ``[N, R]``, from those after each step and the first ones."""
+    before = y.new_empty(y.shape)
+    shifts = max(len(y) - 1, 0)
+    before.narrow(0, 0 if reverse else len(y) - shifts, shifts).copy_(
+        y.narrow(0, len(y) - shifts if reverse else 0, shifts)
+    )
+    # NumPy, because of the cost of small calls.
+    counts = lengths.numpy()
+    ends = counts.cumsum()
+    starts = torch.from_numpy(ends - 1 if reverse else ends - counts)
+    if counts.all():
+        return before.index_copy_(0, starts, first)
+    filled = lengths > 0
+    return before.index_copy_(0, starts[filled], first[filled])

@@ -1,0 +1,271 @@
+"""The native recurrences, and what goes with them, as differentiable functions of torch.
+
+A call is made in the cheapest way: without a gradient the kernel itself, else an autograd function,
+and where calls are traced an operator of `segue.ops.library`, which has the same gradients. A
+second derivative is that of the definition, the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
+
+import torch
+from torch import Tensor
+
+from segue.errors import SpecError
+from segue.ops import library, native
+from segue.ops.gradients import Gradients, Outer, way_back
+from segue.ops.native import Given, Kept
+from segue.ragged import is_traced
+
+Outputs: TypeAlias = tuple[Tensor, Tensor, Tensor]
+Definition: TypeAlias = Callable[[Any], tuple[Tensor, ...]]
+Grads: TypeAlias = tuple[Tensor | None, ...]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y = x W^T + b: ``torch.nn.functional.linear``, natively where no gradient is needed.
+
+    Args:
+        x: ``[..., I]``.
+        weight: ``[O, I]``.
+        bias: ``[O]`` or None.
+
+    Returns:
+        y ``[..., O]``.
+    """
+    given = (x, weight) if bias is None else (x, weight, bias)
+    is_cast = torch.is_autocast_enabled("cpu")
+    if is_cast or needs_grad(given) or not native.native_runs(given):
+        return torch.nn.functional.linear(x, weight, bias)
+    y = affine(x.reshape(-1, weight.shape[1]), weight, bias)
+    return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def needs_grad(given: tuple[Any, ...]) -> bool:
+    """Whether a gradient will be asked of a function of these, tensors or not."""
+    if torch.is_grad_enabled():
+        for x in given:
+            if isinstance(x, Tensor) and x.requires_grad:
+                return True
+    return False
+
+
+def scan(given: Given, definition: Definition) -> Outputs:
+    """Takes all sequences through time; differentiable in all tensors but lengths, mask and draws.
+
+    Under autocast it computes in float32, whatever the dtype of what is given, and returns y in the
+    dtype of autocast; the states stay float32.
+
+    Args:
+        given: what the kernel is given.
+        definition: what it means, written in torch: the second derivative is taken of it.
+
+    Returns:
+        y ``[N, R]``, the last h ``[B, R]``, and the last c ``[B, H]``, empty without one.
+    """
+    if torch.is_autocast_enabled("cpu"):
+        y, h, c = _scan(type(given)(*map(_as_float32, given)), definition)
+        return y.to(torch.get_autocast_dtype("cpu")), h, c
+    return _scan(given, definition)
+
+
+def _scan(given: Given, definition: Definition) -> Outputs:
+    if is_traced(given.x):
+        y, h, c = library.OPERATORS[type(given)](*given)
+        return y, h, c
+    if not needs_grad(given):
+        return native.scan(given)
+    y, h, c = _Scan.apply(_DIRECT, definition, type(given), *given)  # type: ignore[no-untyped-call]
+    return y, h, c
+
+
+def _as_float32(x: Any) -> Any:
+    is_half = isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16)
+    return x.float() if is_half else x
+
+
+def _keep(given: Given) -> tuple[Outputs, Kept]:
+    kept = native.make_kept(given)
+    return native.scan(given, kept), kept
+
+
+# How the kernel is called: the scan that keeps, and the way back.
+Calls: TypeAlias = tuple[Callable[..., Any], Callable[..., Gradients]]
+_DIRECT: Calls = (_keep, way_back)
+_TRACED: Calls = (library.keep, library.back)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, calls: Calls, definition: Definition, kind: type[Given], *fields: Any
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        given = kind(*fields)
+        outputs: Outputs
+        outputs, kept = calls[0](given)
+        ctx.calls, ctx.definition, ctx.kind = calls, definition, kind
+        ctx.plain = [None if isinstance(x, Tensor) else x for x in fields]
+        tensors = [x if isinstance(x, Tensor) else None for x in fields]
+        ctx.save_for_backward(*tensors, outputs[0], *kept)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None) -> Grads:
+        size, tensors = len(ctx.plain), ctx.saved_tensors
+        fields = [p if t is None else t for p, t in zip(ctx.plain, tensors[:size], strict=True)]
+        given: Given = ctx.kind(*fields)
+        needed = zip(given._fields, ctx.needs_input_grad[3:], strict=True)
+        need = [name for name, is_needed in needed if is_needed]
+        if torch.is_grad_enabled():
+            grads = _differentiable(ctx.definition, given, (dy, dh, dc), need)
+        else:
+            y, kept = tensors[size], Kept(*tensors[size + 1 :])
+            grads = ctx.calls[1](given, kept, y, (dy, dh, dc), need)
+        return None, None, None, *(grads.get(name) for name in given._fields)
+
+
+def _differentiable(
+    definition: Definition, given: Given, outer: Outer, need: list[str]
+) -> dict[str, Tensor | None]:
+    def outputs(*views: Tensor) -> tuple[Tensor, ...]:
+        changed: dict[str, Any] = dict(zip(need, views, strict=True))
+        return definition(given._replace(**changed))
+
+    grads = _again(outputs, [getattr(given, name) for name in need], outer)
+    return dict(zip(need, grads, strict=True))
+
+
+def _again(
+    definition: Callable[..., tuple[Tensor, ...]], inputs: list[Tensor], outer: Grads
+) -> Grads:
+    """The gradients by way of the definition, so that they can be differentiated again."""
+    # Views, because one input may have been made of another: these are the partial derivatives.
+    views = [x.view_as(x) for x in inputs]
+    # Where there is no c, the definition need not return one.
+    pairs = [(y, dy) for y, dy in zip(definition(*views), outer, strict=False) if dy is not None]
+    outputs, dys = zip(*pairs, strict=True)
+    return torch.autograd.grad(outputs, views, dys, create_graph=True, allow_unused=True)
+
+
+def _only_once(*_: Any) -> NoReturn:
+    where, fix = "the gradient of an operator of segue", "use the layer outside of a trace"
+    raise SpecError(where, "a first derivative", "create_graph=True", fix)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y = x W^T + b natively, with and without a gradient: ``[N, I] -> [N, O]``; under autocast in
+    float32.
+    """
+    if torch.is_autocast_enabled("cpu"):
+        x, weight, bias = map(_as_float32, (x, weight, bias))
+    if is_traced(x):
+        y: Tensor = torch.ops.segue.affine(x, weight, bias)
+        return y
+    if not needs_grad((x, weight, bias)):
+        return native.affine(x, weight, bias)
+    y = _Affine.apply(native.affine, x, weight, bias)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Affine(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, call: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return call(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Grads:
+        if torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return _Affine.backward(ctx, dy)
+        x, weight = ctx.saved_tensors
+        _, *need = ctx.needs_input_grad
+        return (
+            None,
+            dy @ weight if need[0] else None,
+            dy.t() @ x if need[1] else None,
+            dy.sum(0) if need[2] else None,
+        )
+
+
+Normalized: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def normalize(u: Tensor, gain: Tensor, b: Tensor, split: int, definition: Normalized) -> Tensor:
+    """gain * n(u) + b natively: u ``[N, G]``, normed over columns [0, split) and [split, G).
+
+    Args:
+        definition: what it means, of u, gain and b: the second derivative is taken of it.
+    """
+    if torch.is_autocast_enabled("cpu"):
+        u, gain, b = map(_as_float32, (u, gain, b))
+    if is_traced(u):
+        y: Tensor = torch.ops.segue.normalize(u, gain, b, split)[0]
+        return y
+    if not needs_grad((u, gain, b)):
+        return native.normalize(u, gain, b, split)[0]
+    direct = native.normalize, native.normalize_back
+    y, *_ = _Normalize.apply(direct, definition, u, gain, b, split)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Normalize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        calls: Calls,
+        definition: Normalized,
+        u: Tensor,
+        gain: Tensor,
+        b: Tensor,
+        split: int,
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        y, xhat, rstd = calls[0](u, gain, b, split)
+        ctx.save_for_backward(u, gain, b, xhat, rstd)
+        ctx.mark_non_differentiable(xhat, rstd)
+        ctx.calls, ctx.definition, ctx.split = calls, definition, split
+        return y, xhat, rstd
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, *_: None) -> Grads:
+        u, gain, b, xhat, rstd = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            grads = _again(lambda *views: (ctx.definition(*views),), [u, gain, b], (dy,))
+            return None, None, *grads, None
+        du = ctx.calls[1](gain, xhat, rstd, ctx.split, dy)
+        return None, None, du, (dy * xhat).sum(0), dy.sum(0), None
+
+
+def _below(operator: Any, *fields: Any) -> Any:
+    """The operator itself, without its gradients."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*fields)
+
+
+def _give_gradients(name: str, function: Callable[..., Any]) -> None:
+    """Gives an operator the gradients of a function, which is called where they are needed."""
+    operator = getattr(torch.ops.segue, name).default
+
+    def call(*fields: Any) -> Any:
+        if needs_grad(fields):
+            return function(*fields)
+        return _below(operator, *fields)
+
+    library.differentiate(name, call)
+
+
+for _kind, _name in library.NAMES.items():
+    _give_gradients(_name, partial(_Scan.apply, _TRACED, _only_once, _kind))
+_give_gradients("affine", partial(_Affine.apply, partial(_below, torch.ops.segue.affine.default)))
+_TRACED_NORMALIZE = (
+    partial(_below, torch.ops.segue.normalize.default),
+    torch.ops.segue.normalize_back.default,
+)
+_give_gradients("normalize", partial(_Normalize.apply, _TRACED_NORMALIZE, _only_once))

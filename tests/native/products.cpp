@@ -1,0 +1,131 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "checks.h"
+#include "compare.h"
+#include "native.h"
+
+namespace {
+
+// One chain of fused multiply-adds in ascending order, b first: what the law of kernels.h says, to the bit. In half
+// precision the factors are rounded before.
+Floats chain(int64_t rows, int64_t inputs, int64_t outputs, const Floats& x, const Floats& w, const Floats& b) {
+    Floats y(rows * outputs);
+    for (int64_t n = 0; n < rows; ++n)
+        for (int64_t o = 0; o < outputs; ++o) {
+            float sum = b.empty() ? 0 : b[o];
+            for (int64_t i = 0; i < inputs; ++i) sum = std::fma(x[n * inputs + i], w[o * inputs + i], sum);
+            y[n * outputs + o] = sum;
+        }
+    return y;
+}
+
+void check_affine(int64_t rows, int64_t inputs, int64_t outputs, bool half) {
+    Draw draw(rows * 7919 + inputs * 104729 + outputs);
+    const Floats x = draw.many(rows * inputs, -1, 1), w = draw.many(outputs * inputs, -1, 1);
+    const Floats b = draw.many(outputs, -1, 1);
+    Problem q;
+    q.half = half;
+    for (const Floats& bias : {b, Floats()}) {
+        const Floats want = chain(rows, inputs, outputs, rounded(q, x), rounded(q, w), bias);
+        for (int threads : {1, 2, 3})
+            require(affine(rows, inputs, outputs, x, w, bias, threads, half) == want,
+                    "expected the bits of one chain in ascending order, threads " + std::to_string(threads));
+    }
+}
+
+bool same_bits(const Floats& a, const Floats& b) {
+    return a.size() == b.size() && (a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof(float)));
+}
+
+void check_pack(int64_t outputs, int64_t inputs) {
+    Draw draw(outputs * 7919 + inputs);
+    const Floats w = draw.many(outputs * inputs, -1, 1);
+    Floats transposed(w.size());
+    for (int64_t o = 0; o < outputs; ++o)
+        for (int64_t i = 0; i < inputs; ++i) transposed[i * outputs + o] = w[o * inputs + i];
+    for (bool half : {false, true}) {
+        const Floats want = pack(outputs, inputs, w, inputs, 1, 1, half);
+        for (int threads : {1, 2, 3}) {
+            const Floats again = pack(outputs, inputs, w, inputs, 1, threads, half);
+            const Floats strided = pack(outputs, inputs, transposed, 1, outputs, threads, half);
+            require(same_bits(again, want), "expected the same on any threads");
+            require(same_bits(strided, want), "expected strides to transpose");
+        }
+    }
+}
+
+// y = gain * norm(u) + b and its way back: one row after another, one group of columns after another.
+template <class Real>
+struct NormalizedRows {
+    definition::Array<Real> xhat, rstd, y, du;
+    NormalizedRows(int64_t rows, int64_t columns, int64_t split, const Floats& u, const Floats& gain, const Floats& b,
+                   const Floats& dy) {
+        for (int64_t n = 0; n < rows; ++n) {
+            add_group(u, gain, b, dy, n * columns, 0, split);
+            if (split < columns) add_group(u, gain, b, dy, n * columns, split, columns);
+        }
+    }
+
+   private:
+    void add_group(const Floats& u, const Floats& gain, const Floats& b, const Floats& dy, int64_t at, int64_t from,
+                   int64_t to) {
+        definition::Array<Real> group(u.begin() + at + from, u.begin() + at + to), dgroup(to - from);
+        rstd.push_back(definition::normalise(group));
+        for (int64_t j = from; j < to; ++j) {
+            y.push_back(Real(gain[j]) * group[j - from] + b[j]);
+            dgroup[j - from] = Real(gain[j]) * dy[at + j];
+        }
+        for (Real value : definition::normalise_back(dgroup, group, rstd.back())) du.push_back(value);
+        xhat.insert(xhat.end(), group.begin(), group.end());
+    }
+};
+
+void check_normalized(Harness& harness, int64_t rows, int64_t columns, int64_t split) {
+    Draw draw(rows * 7919 + columns);
+    const Floats u = draw.many(rows * columns, -1, 2), gain = draw.many(columns, 0.5f, 1.5f);
+    const Floats b = draw.many(columns, -1, 1), dy = draw.many(rows * columns, -1, 1);
+    const NormalizedRows<double> want(rows, columns, split, u, gain, b, dy);
+    const NormalizedRows<float> plain(rows, columns, split, u, gain, b, dy);
+    const Normalized got = normalized(rows, columns, split, u, gain, b, dy, 1);
+    compare(harness, "xhat", kFloat, got.xhat, want.xhat, plain.xhat);
+    compare(harness, "rstd", kFloat, got.rstd, want.rstd, plain.rstd);
+    compare(harness, "y", kFloat, got.y, want.y, plain.y);
+    compare(harness, "du", kFloat, got.du, want.du, plain.du);
+    for (int threads : {2, 3}) {
+        const Normalized again = normalized(rows, columns, split, u, gain, b, dy, threads);
+        require(same_bits(again.xhat, got.xhat) && same_bits(again.rstd, got.rstd) && same_bits(again.y, got.y) &&
+                    same_bits(again.du, got.du),
+                "expected the same on any threads");
+    }
+    for (const Floats* a : {&got.xhat, &got.rstd, &got.y, &got.du})
+        harness.digest(a->data(), a->size() * sizeof(float));
+}
+
+}  // namespace
+
+void check_products(Harness& harness) {
+    const std::vector<int64_t> few = {1, 3, 17, 64, 67, 130, 257, 1030};
+    for (int64_t outputs : few)
+        for (int64_t inputs : few) {
+            const std::string size = " outputs " + std::to_string(outputs) + " inputs " + std::to_string(inputs);
+            harness.check("pack" + size, [&] { check_pack(outputs, inputs); });
+            for (int64_t rows : {1, 2, 3, 5, 6, 7, 13, 33, 100, 1001}) {
+                const bool large = rows * outputs * inputs > (harness.quick() ? 1000000 : 30000000);
+                if (large) continue;
+                const std::string name = " rows " + std::to_string(rows) + size;
+                harness.check("affine" + name, [&] { check_affine(rows, inputs, outputs, false); });
+                harness.check("half affine" + name, [&] { check_affine(rows, inputs, outputs, true); });
+            }
+        }
+    harness.check("affine on rows enough to be shared out", [] { check_affine(2001, 67, 130, false); });
+    harness.check("affine without inputs", [] { check_affine(5, 0, 17, false); });
+    harness.check("affine without rows", [] { check_affine(0, 5, 17, false); });
+    for (int64_t columns : {1, 3, 15, 17, 64, 130, 1030})
+        for (int64_t rows : {0, 1, 3, 230})
+            for (int64_t split : {columns, (2 * columns + 2) / 3})
+                harness.check("norm rows " + std::to_string(rows) + " columns " + std::to_string(columns) + " split " +
+                                  std::to_string(split),
+                              [&] { check_normalized(harness, rows, columns, split); });
+}
