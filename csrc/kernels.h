@@ -113,7 +113,8 @@ struct Recurrence {
 };
 
 // The way back through a scan. d [N, columns of gates] is the gradient of the gates before their activation; of a GRU
-// dr, dz, dn, and du (that of W_hn h + b_hn; where the reset comes before, du = dn). Weight gradients are products of d with the inputs and states, left to the caller.
+// dr, dz, dn, and du (that of W_hn h + b_hn; where the reset comes before, du = dn). d may be
+// gates. Weight gradients are products of d with the inputs and states, left to the caller.
 struct RecurrenceGrad {
     Sequences over;
     std::int64_t hidden, width;

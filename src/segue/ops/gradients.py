@@ -25,18 +25,27 @@ _HAS_AMX: bool = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
 CONSTANT = {"lengths", "mask", "keep_h", "keep_c"}
 
 
-def way_back(given: Given, kept: Kept, y: Tensor, outer: Outer, need: Collection[str]) -> Gradients:
+def way_back(
+    given: Given,
+    kept: Kept,
+    y: Tensor,
+    outer: Outer,
+    need: Collection[str],
+    *,
+    in_place: bool = False,
+) -> Gradients:
     """The gradients of what was given, by field, of those fields that are asked for.
 
     Args:
         given, kept, y: what `segue.ops.native.scan` was given, kept and returned.
         outer: the gradients of y, of the last h and of the last c; None for zeros.
         need: names of fields.
+        in_place: write over the gates that were kept, which must serve once.
     """
     if torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
-            return way_back(given, kept, y, outer, need)
-    back = native.scan_back(given, kept, y, *outer)
+            return way_back(given, kept, y, outer, need, in_place=in_place)
+    back = native.scan_back(given, kept, y, *outer, in_place=in_place)
     grads = _input(given, back, need)
     if "h" in need:
         grads["h"] = back.dh

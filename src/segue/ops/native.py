@@ -309,10 +309,15 @@ def scan_back(
     dy: Tensor | None,
     dh: Tensor | None,
     dc: Tensor | None,
+    *,
+    in_place: bool = False,
 ) -> Back:
-    """The way back through `scan`, from the gradients of its outputs, None for zeros."""
+    """The way back through `scan`, from the gradients of its outputs, None for zeros; in_place
+    writes those of the gates over the gates.
+    """
     empty = y.new_empty
-    d, dh0 = torch.empty_like(kept.gates), empty(given.h.shape)
+    d = kept.gates if in_place else torch.empty_like(kept.gates)
+    dh0 = empty(given.h.shape)
     dproduct = d if given.gain is None else torch.empty_like(kept.xhat)
     own = None if given.gain is None else _memory(dproduct)
     recurrent = slice(0, 2 * given.h.shape[1] if isinstance(given, GRU) else None)
@@ -343,6 +348,13 @@ def scan_back(
         norm = _filled(kept.chat), _filled(kept.rstd_c), _optional(dc), _memory(dc0)
         _NATIVE.scan_lstm_back(arguments, *more, *cell, *norm, _filled(dm_out), _filled(dnorm_c))
     return Back(d, dproduct, dh0, dc0, dm_out, dnorm_c)
+
+
+def gates_serve_once(given: Given) -> bool:
+    """Whether nothing but the way back through time reads the gates."""
+    if isinstance(given, LSTM):
+        return given.w_c is None
+    return not isinstance(given, GRU) or given.b_hn is not None
 
 
 def _memory(x: Tensor) -> Memory:

@@ -107,7 +107,7 @@ class _Scan(torch.autograd.Function):
         given = kind(*fields)
         outputs: Outputs
         outputs, kept = calls[0](given)
-        ctx.calls, ctx.definition, ctx.kind = calls, definition, kind
+        ctx.calls, ctx.definition, ctx.kind, ctx.is_spent = calls, definition, kind, False
         ctx.plain = [None if isinstance(x, Tensor) else x for x in fields]
         tensors = [x if isinstance(x, Tensor) else None for x in fields]
         ctx.save_for_backward(*tensors, outputs[0], *kept)
@@ -124,7 +124,13 @@ class _Scan(torch.autograd.Function):
             grads = _differentiable(ctx.definition, given, (dy, dh, dc), need)
         else:
             y, kept = tensors[size], Kept(*tensors[size + 1 :])
-            grads = ctx.calls[1](given, kept, y, (dy, dh, dc), need)
+            call = ctx.calls[1]
+            if ctx.calls is _DIRECT and native.gates_serve_once(given):
+                # The memory of the gates is used again for their gradients, unless an earlier way
+                # back through a retained graph has done so: then the gates are made anew.
+                kept = _keep(given)[1] if ctx.is_spent else kept
+                ctx.is_spent, call = True, partial(way_back, in_place=True)
+            grads = call(given, kept, y, (dy, dh, dc), need)
         return None, None, None, *(grads.get(name) for name in given._fields)
 
 
