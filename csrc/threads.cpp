@@ -81,7 +81,7 @@ void Barrier::wait() {
         return;
     }
     for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
-        if (spins > 20000) std::this_thread::yield();
+        if (spins > 2000) std::this_thread::yield();
 #if defined(__x86_64__)
         _mm_pause();
 #endif
