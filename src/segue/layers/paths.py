@@ -13,8 +13,6 @@ from segue.cells import LawCell
 from segue.layers.linear import Linear
 from segue.layers.noise import RecurrentDropout, Zoneout
 
-FUSED = "torch's fused function"
-
 
 def explain(layer: nn.Module) -> str:
     """Names the path on which each part of a layer runs, in training and in inference, and what
@@ -60,7 +58,7 @@ def _paths_of_law(name: str, layer: LawCell | RecurrentDropout | Zoneout) -> lis
         if not limit:
             return _native()
         slow = law.not_fused(*around) or _not_fused(weight)
-        return f"loop ({limit}; {slow})" if slow else f"{FUSED} ({limit})"
+        return f"loop ({limit}; {slow})" if slow else f"{_fused(weight)} ({limit})"
 
     training, inference = path(at_training), path(at_inference)
     if training == inference:
@@ -91,9 +89,13 @@ def _paths_of_torch(name: str, layer: nn.RNNBase) -> list[str]:
     if not limit:
         return [f"{both}: {_native()}"]
     slow = _not_fused(weight)
-    general = f"loop ({limit}; {slow})" if slow else f"{FUSED} ({limit})"
+    general = f"loop ({limit}; {slow})" if slow else f"{_fused(weight)} ({limit})"
     plain = f"{name}: padded, without lengths or reset: torch.nn's own"
     return [plain, f"{name}: with lengths, reset, PackedSequence or Ragged: {general}"]
+
+
+def _fused(weight: Tensor) -> str:
+    return "torch's cuDNN function" if weight.is_cuda else "torch's fused function"
 
 
 def _native() -> str:

@@ -90,7 +90,7 @@ def _run_bucket(run: Fused, x: Ragged, state: State) -> tuple[Tensor, State]:
         y, *rest = run(padded, False, state)
         values = y.transpose(0, 1).reshape(rows * steps, -1)
         return values, type(state)(y[-1], *rest)
-    places = x.times() * rows + x.rows()
+    places = (x.times() * rows + x.rows()).to(x.values.device)
     inputs = x.values.shape[1]
     blank = x.values.new_zeros(steps * rows, inputs + 1)
     blank[:, inputs] = 1
