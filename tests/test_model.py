@@ -138,7 +138,7 @@ def test_models_that_cannot_be_are_refused() -> None:
         "GRU.layer_norm: expected true or false, got 'no'; give one of the two"
     )
     assert refused(spec_of({"cell": {"gru": {"peepholes": True}}}), keyed()) == (
-        "model.cell.gru: expected one of reset_after, layer_norm, init, learn_initial, "
+        "model.cell.gru: expected one of reset_after, layer_norm, init, learn_initial, dtype, "
         "got 'peepholes'; remove it"
     )
     series = {
