@@ -9,10 +9,12 @@ struct Lanes {
     using F = __m256;
     typedef std::uint32_t U __attribute__((vector_size(32)));
     using Mask = __m256i;
-    static constexpr int count = 8, vectors = 2, rows = 6, panels_of_1 = 4, panels_of_2 = 2;
+    static constexpr int count = 8, vectors = 2, sums = 12, few = 8;
 
     static F splat(float a) { return _mm256_set1_ps(a); }
     static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+    static F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
+    static F larger(F a, F b) { return _mm256_max_ps(a, b); }
     template <class Condition>
     static F select(Condition yes, F a, F b) {
         return yes ? a : b;

@@ -9,10 +9,12 @@ struct Lanes {
     using F = __m512;
     typedef std::uint32_t U __attribute__((vector_size(64)));
     using Mask = __mmask16;
-    static constexpr int count = 16, vectors = 4, rows = 6, panels_of_1 = 4, panels_of_2 = 2;
+    static constexpr int count = 16, vectors = 4, sums = 24, few = 16;
 
     static F splat(float a) { return _mm512_set1_ps(a); }
     static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+    static F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
+    static F larger(F a, F b) { return _mm512_maskz_max_ps(0xffff, a, b); }  // GCC 12 warns of the plain one
     template <class Condition>
     static F select(Condition yes, F a, F b) {
         return yes ? a : b;

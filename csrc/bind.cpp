@@ -11,15 +11,18 @@ using namespace segue::checks;
 namespace {
 
 // Memory as float32 [rows, columns] with any strides, which pack() reads as it is.
-void pack(const Input& w, const Output& packed, int threads, bool half) {
+void pack(const Input& w, const Output& packed, int threads, int64_t gates, bool half) {
     const Call call{"pack"};
     if (w.ndim() != 2 || w.dtype() != nb::dtype<float>())
         refuse("pack: w", "float32 with 2 axes", name_of(w.dtype()) + " " + shape_of(w), "convert it");
     const int64_t outputs = w.shape(0), inputs = w.shape(1);
-    float* to = call.get(packed, "packed", {{"packed", segue::packed_size(outputs, inputs)}});
+    if (gates < 1 || gates > 4 || outputs % gates)
+        refuse("pack: gates", "1 to 4, a divisor of the outputs " + std::to_string(outputs), std::to_string(gates),
+               "say how many gates the outputs are of");
+    float* to = call.get(packed, "packed", {{"packed", segue::packed_size(outputs, inputs, gates)}});
     call.at_least_one(threads);
     nb::gil_scoped_release release;
-    segue::pack(outputs, inputs, static_cast<const float*>(w.data()), w.stride(0), w.stride(1), to, threads,
+    segue::pack(outputs, inputs, static_cast<const float*>(w.data()), w.stride(0), w.stride(1), to, threads, gates,
                 half);
 }
 
@@ -30,7 +33,7 @@ void affine(const Input& x, const Input& w, const MaybeInput& b, const Output& y
     const Extent N{"N", call.extent(x, "x", 0)}, I{"I", call.extent(x, "x", 1)}, O{"O", (int64_t)y.shape(1)};
     const segue::Affine work{N.size,
                              call.get(x, "x", {N, I}),
-                             call.weights(w, "w", O, I, half),
+                             call.weights(w, "w", O, I, 1, half),
                              call.get(b, "b", {O}),
                              call.get(y, "y", {N, O}),
                              call.at_least_one(threads)};
@@ -97,10 +100,11 @@ struct ScanArguments {
     bool half;
 };
 
-// Widths of a law: columns of the gates kept, of the input part, of the first recurrent product, and norm groups.
+// Widths of a law: columns of the gates kept, of the input part, of the first recurrent product; and how many gates the
+// latter two have.
 struct Widths {
     Extent hidden, width, kept, gates, product;
-    int64_t groups;
+    int64_t groups, count, product_count;  // of norms; of gates
 };
 
 struct Scan {
@@ -119,10 +123,10 @@ struct Scan {
         over.hidden = law.hidden.size;
         over.width = law.width.size;
         over.x = call.get(a.x, "x", {N, I});
-        over.w_x = call.weights(a.w_x, "w_x", law.gates, I, a.half);
+        over.w_x = call.weights(a.w_x, "w_x", law.gates, I, law.count, a.half);
         over.b = call.get(a.b, "b", {law.gates});
         over.p = call.get(a.p, "p", {N, law.gates});
-        over.w_h = call.weights(a.w_h, "w_h", law.product, law.width, a.half);
+        over.w_h = call.weights(a.w_h, "w_h", law.product, law.width, law.product_count, a.half);
         over.h0 = call.get(a.h0, "h0", {B, law.width});
         over.mask = call.get(a.mask, "mask", {B, law.width});
         over.norm = {call.get(a.gain, "gain", {law.gates}), call.get(a.xhat, "xhat", {N, law.gates}),
@@ -162,7 +166,7 @@ struct Back {
         over.over = {B.size, N.size, lengths.data(), a.reverse, call.at_least_one(a.threads)};
         over.hidden = law.hidden.size;
         over.width = law.width.size;
-        over.w_h_t = call.weights(a.w_h_t, "w_h_t", law.width, law.product, a.half);
+        over.w_h_t = call.weights(a.w_h_t, "w_h_t", law.width, law.product, 1, a.half);
         over.h0 = call.get(a.h0, "h0", {B, law.width});
         over.y = call.get(a.y, "y", {N, law.width});
         over.mask = call.get(a.mask, "mask", {B, law.width});
@@ -184,17 +188,34 @@ struct Back {
 
 Widths elman_widths(const Call& call, const Input& h0) {
     const Extent H{"H", call.extent(h0, "h0", 1)};
-    return {H, H, H, H, H, 1};
+    return {H, H, H, H, H, 1, 1, 1};
 }
 
 Widths lstm_widths(const Call& call, const Input& h0, const Input& c0) {
     const Extent H{"H", call.extent(c0, "c0", 1)}, R{"R", call.extent(h0, "h0", 1)}, G{"4H", 4 * H.size};
-    return {H, R, G, G, G, 1};
+    return {H, R, G, G, G, 1, 4, 4};
 }
 
-Widths gru_widths(const Call& call, const Input& h0) {
-    const Extent H{"H", call.extent(h0, "h0", 1)};
-    return {H, H, {"4H", 4 * H.size}, {"3H", 3 * H.size}, {"2H", 2 * H.size}, 2};
+// The first product is all of W_hh, or r and z alone.
+Widths gru_widths(const Call& call, const Input& h0, bool is_all) {
+    const Extent H{"H", call.extent(h0, "h0", 1)}, all{"3H", 3 * H.size}, two{"2H", 2 * H.size};
+    return {H, H, {"4H", 4 * H.size}, all, is_all ? all : two, 2, 3, is_all ? 3 : 2};
+}
+
+void before(const Input& y, const Input& first, const MaybeInput& mask, const Input& lengths, bool reverse,
+            const Output& to, int threads) {
+    const Call call{"before"};
+    const Extent N{"N", call.extent(y, "y", 0)}, R{"R", call.extent(y, "y", 1)};
+    const std::vector<int64_t> counts = call.lengths(lengths, N.size);
+    const Extent B{"B", static_cast<int64_t>(counts.size())};
+    const segue::Before work{{B.size, N.size, counts.data(), reverse, call.at_least_one(threads)},
+                             R.size,
+                             call.get(y, "y", {N, R}),
+                             call.get(first, "first", {B, R}),
+                             call.get(mask, "mask", {B, R}),
+                             call.get(to, "before", {N, R})};
+    nb::gil_scoped_release release;
+    segue::before(work);
 }
 
 void scan_elman(const ScanArguments& a, int activation) {
@@ -231,7 +252,7 @@ void scan_lstm(const ScanArguments& a, const MaybeInput& peepholes, const MaybeI
     if (bool(gain_c) != bool(bias_c)) refuse(call.name, "gain_c and bias_c", "one of them", "pass both or neither");
     const segue::Lstm work{scan.over,
                            call.get(peepholes, "peepholes", {three, H}),
-                           call.weights(w_r, "w_r", law.width, H, a.half),
+                           call.weights(w_r, "w_r", law.width, H, 1, a.half),
                            call.get(gain_c, "gain_c", {H}),
                            call.get(bias_c, "bias_c", {H}),
                            {call.get<std::uint8_t>(keep_c, "keep_c", {scan.N, H}), static_cast<float>(rate_c)},
@@ -261,7 +282,7 @@ void scan_lstm_back(const BackArguments& a, const MaybeInput& peepholes, const M
     if (w_r_t && !dm_out) refuse(call.name, "dm_out with w_r_t", "w_r_t alone", "pass it");
     const segue::LstmGrad work{back.over,
                                call.get(peepholes, "peepholes", {three, H}),
-                               call.weights(w_r_t, "w_r_t", H, R, a.half),
+                               call.weights(w_r_t, "w_r_t", H, R, 1, a.half),
                                call.get(gain_c, "gain_c", {H}),
                                call.get(bias_c, "bias_c", {H}),
                                {call.get<std::uint8_t>(keep_c, "keep_c", {back.N, H}), static_cast<float>(rate_c)},
@@ -277,11 +298,13 @@ void scan_lstm_back(const BackArguments& a, const MaybeInput& peepholes, const M
     segue::scan_lstm_back(work);
 }
 
-void scan_gru(const ScanArguments& a, const Input& w_n, const MaybeInput& b_hn) {
+// With b_hn the reset comes after, else there is w_n.
+void scan_gru(const ScanArguments& a, const MaybeInput& w_n, const MaybeInput& b_hn) {
     const Call call{"scan_gru"};
-    const Widths law = gru_widths(call, a.h0);
+    if (bool(w_n) == bool(b_hn)) refuse(call.name, "either w_n or b_hn", "both or neither", "pass one of them");
+    const Widths law = gru_widths(call, a.h0, bool(b_hn));
     const Scan scan(call, a, law);
-    const segue::Gru work{scan.over, call.weights(w_n, "w_n", law.hidden, law.hidden, a.half),
+    const segue::Gru work{scan.over, call.weights(w_n, "w_n", law.hidden, law.hidden, 1, a.half),
                           call.get(b_hn, "b_hn", {law.hidden}), bool(b_hn)};
     nb::gil_scoped_release release;
     segue::scan_gru(work);
@@ -289,9 +312,9 @@ void scan_gru(const ScanArguments& a, const Input& w_n, const MaybeInput& b_hn) 
 
 void scan_gru_back(const BackArguments& a, const Input& w_n_t, bool reset_after) {
     const Call call{"scan_gru_back"};
-    const Widths law = gru_widths(call, a.h0);
+    const Widths law = gru_widths(call, a.h0, false);
     const Back back(call, a, law);
-    const segue::GruGrad work{back.over, call.weights(w_n_t, "w_n_t", law.hidden, law.hidden, a.half), reset_after};
+    const segue::GruGrad work{back.over, call.weights(w_n_t, "w_n_t", law.hidden, law.hidden, 1, a.half), reset_after};
     nb::gil_scoped_release release;
     segue::scan_gru_back(work);
 }
@@ -302,9 +325,10 @@ NB_MODULE(_native, m) {
     m.doc() = "Recurrent kernels on the CPU over ragged batches, float32; csrc/kernels.h states each equation.";
     segue::compiled_for();  // an unknown SEGUE_TARGET stops the import, not the first call
     m.def("compiled_for", &segue::compiled_for);
-    m.def("packed_size", &segue::packed_size, "outputs"_a, "inputs"_a);
-    m.def("pack", &pack, "w"_a, "packed"_a, "threads"_a, "half"_a = false);
+    m.def("packed_size", &segue::packed_size, "outputs"_a, "inputs"_a, "gates"_a = 1);
+    m.def("pack", &pack, "w"_a, "packed"_a, "threads"_a, "gates"_a = 1, "half"_a = false);
     m.def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "y"_a, "threads"_a, "half"_a = false);
+    m.def("before", &before, "y"_a, "first"_a, "mask"_a.none(), "lengths"_a, "reverse"_a, "before"_a, "threads"_a);
     m.def("normalize", &normalize);
     m.def("normalize_back", &normalize_back);
     nb::class_<ScanArguments>(m, "Scan").def(
@@ -327,7 +351,7 @@ NB_MODULE(_native, m) {
     m.def("scan_lstm_back", &scan_lstm_back, "back"_a, "peepholes"_a.none(), "w_r_t"_a.none(), "gain_c"_a.none(),
           "bias_c"_a.none(), "keep_c"_a.none(), "rate_c"_a, "c0"_a, "c"_a, "chat"_a.none(), "rstd_c"_a.none(),
           "dc_last"_a.none(), "dc0"_a, "dm_out"_a.none(), "dnorm_c"_a.none());
-    m.def("scan_gru", &scan_gru, "scan"_a, "w_n"_a, "b_hn"_a.none());
+    m.def("scan_gru", &scan_gru, "scan"_a, "w_n"_a.none(), "b_hn"_a.none());
     m.def("scan_gru_back", &scan_gru_back, "back"_a, "w_n_t"_a, "reset_after"_a);
     bind_program(m);
 }

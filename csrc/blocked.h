@@ -6,10 +6,24 @@
 
 namespace segue {
 
-// One row of an LSTM: gates before their activation become i, f, g, o; c_new (which may be c) and m are written.
+// One step of rows whose products have no norm, for the units of panels [from, to) of the weights. The sums of a row's
+// gates start with the bias or the input part; to them are added the inputs, unless these pointers are null, and the state.
+struct Step {
+    std::int64_t rows;
+    const float *const *start, *const *x, *const *seen;
+    Weights w_x, w_h;
+    std::int64_t from, to;
+};
+
+// One row of an Elman cell: y, and the same once more where gates are kept.
+struct ElmanRow {
+    float *gates, *y;
+};
+
+// One row of an LSTM: of the sums of its gates, i, f, g, o are made, and c_new (which may be c) and m.
 struct LstmRow {
     std::int64_t hidden;
-    float* gates;  // [4H]
+    float* gates;  // [4H], where they are kept
     const float* c;
     float *c_new, *m;
     const float* peepholes;       // [3H], optional
@@ -28,10 +42,10 @@ struct LstmRowGrad {
     float* spare;    // [H]
 };
 
-// One row of a GRU: gates r, z, n before their activation, and u (see kernels.h).
+// One row of a GRU: of the sums of its gates, r, z, n are made; beside them stands u (see kernels.h).
 struct GruRow {
     std::int64_t hidden;
-    float* gates;  // [4H]
+    float* gates;  // [4H], where they are kept
     const float* h;
     float* y;
 };
@@ -45,7 +59,9 @@ struct GruRowGrad {
 
 // The arithmetic of one target. Rows are given as pointers, because the rows worked on together rarely stand together.
 struct Primitives {
-    std::int64_t panel;  // outputs per panel of packed weights: [panels][inputs][panel], the last one filled with 0
+    // Packed weights are panels, [panels][inputs][vectors][lanes], the last one filled with 0. The vectors of a panel
+    // belong to one unit each of all gates; or, of a single gate, to so many units.
+    std::int64_t lanes, vectors;
 
     // y[r][o] += sum_i x[r][i] * W[o, i], in ascending i, for the outputs of panels [from, to)
     void (*multiply_add)(std::int64_t rows, const float* const* x, const Weights& w, std::int64_t from,
@@ -70,6 +86,12 @@ struct Primitives {
     void (*normalize_back)(std::int64_t size, const float* xhat, float rstd, const float* gain, const float* d,
                            float* du);
 
+    // The sums of some units of some rows, and at once the law of these.
+    void (*advance_elman)(const Step& step, const ElmanRow* rows, Activation f);
+    void (*advance_lstm)(const Step& step, const LstmRow* rows);
+    void (*advance_gru)(const Step& step, const GruRow* rows, const float* b_hn);
+
+    // The law of a whole row, whose gates are the sums.
     void (*lstm)(const LstmRow& row);
     void (*lstm_back)(const LstmRowGrad& row);
     void (*gru_after)(const GruRow& row);
@@ -92,17 +114,20 @@ extern const Primitives neon_primitives;
 
 namespace blocked {
 
-constexpr std::int64_t kRows = 96;  // rows worked on together, at most; a multiple of the tallest tile
+constexpr std::int64_t kRows = 96;  // rows worked on together, at most; a multiple of the tallest tiles
 
-std::int64_t packed_size(const Primitives& p, std::int64_t outputs, std::int64_t inputs);
+std::int64_t panels(const Primitives& p, std::int64_t outputs, std::int64_t gates);
+inline std::int64_t panels(const Primitives& p, const Weights& w) { return panels(p, w.outputs, w.gates); }
+std::int64_t packed_size(const Primitives& p, std::int64_t outputs, std::int64_t inputs, std::int64_t gates);
 void pack(const Primitives& p, std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_t row,
-          std::int64_t column, float* packed, int threads, bool half);
+          std::int64_t column, float* packed, int threads, std::int64_t gates, bool half);
 // Primitives::multiply_add in the precision of the weights.
 void multiply_add(const Primitives& p, std::int64_t rows, const float* const* x, const Weights& w, std::int64_t from,
                   std::int64_t to, float* const* y);
 void affine(const Primitives& p, const Affine& call);
 void normalize(const Primitives& p, const Normalize& call);
 void normalize_back(const Primitives& p, const NormalizeGrad& call);
+void before(const Primitives& p, const Before& call);
 void scan_elman(const Primitives& p, const Elman& call);
 void scan_lstm(const Primitives& p, const Lstm& call);
 void scan_gru(const Primitives& p, const Gru& call);

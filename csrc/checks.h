@@ -107,15 +107,17 @@ struct Call {
     }
 
     // A matrix [outputs, inputs] in packed form.
-    Weights weights(const Input& packed, const char* argument, Extent outputs, Extent inputs, bool half) const {
-        const float* data = get(packed, argument, {{"packed", packed_size(outputs.size, inputs.size)}});
+    Weights weights(const Input& packed, const char* argument, Extent outputs, Extent inputs, int64_t gates,
+                    bool half) const {
+        const float* data = get(packed, argument, {{"packed", packed_size(outputs.size, inputs.size, gates)}});
         if (reinterpret_cast<std::uintptr_t>(data) % 64)
             refuse(name + ": " + argument, "memory aligned to 64 bytes", "other memory", "let segue pack it");
-        return {inputs.size, outputs.size, data, half};
+        return {inputs.size, outputs.size, data, gates, half};
     }
 
-    Weights weights(const MaybeInput& packed, const char* argument, Extent outputs, Extent inputs, bool half) const {
-        return packed ? weights(*packed, argument, outputs, inputs, half) : Weights{0, 0, nullptr};
+    Weights weights(const MaybeInput& packed, const char* argument, Extent outputs, Extent inputs, int64_t gates,
+                    bool half) const {
+        return packed ? weights(*packed, argument, outputs, inputs, gates, half) : Weights{0, 0, nullptr};
     }
 
     int at_least_one(int threads) const {

@@ -60,13 +60,13 @@ const Primitives& here() {
 
 }  // namespace
 
-std::int64_t packed_size(std::int64_t outputs, std::int64_t inputs) {
-    return blocked::packed_size(here(), outputs, inputs);
+std::int64_t packed_size(std::int64_t outputs, std::int64_t inputs, std::int64_t gates) {
+    return blocked::packed_size(here(), outputs, inputs, gates);
 }
 
 void pack(std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_t row, std::int64_t column,
-          float* packed, int threads, bool half) {
-    blocked::pack(here(), outputs, inputs, w, row, column, packed, threads, half);
+          float* packed, int threads, std::int64_t gates, bool half) {
+    blocked::pack(here(), outputs, inputs, w, row, column, packed, threads, gates, half);
 }
 
 void affine(const Affine& call) {
@@ -79,6 +79,10 @@ void normalize(const Normalize& call) {
 
 void normalize_back(const NormalizeGrad& call) {
     blocked::normalize_back(here(), call);
+}
+
+void before(const Before& call) {
+    blocked::before(here(), call);
 }
 
 void scan_elman(const Elman& call) {

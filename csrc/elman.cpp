@@ -6,9 +6,11 @@ namespace {
 class ElmanScan {
    public:
     ElmanScan(const Primitives&, const Elman& call, const std::vector<Sequence>& share, int64_t rows)
-        : block(call.over, call.over.hidden, share), call_(call), product_(call.over, call.over.hidden, 1, rows) {}
+        : input(call.over, is_whole(call), call.over.hidden, share),
+          call_(call),
+          product_(call.over, is_whole(call), call.over.hidden, 1, rows) {}
 
-    const GateBlock block;
+    const InputPart input;
     int64_t columns() const { return call_.over.hidden; }
     int64_t input_columns() const { return call_.over.hidden; }
     void begin(const Sequence*, Range) {}
@@ -19,17 +21,26 @@ class ElmanScan {
         const int64_t H = over.hidden;
         const float* const* seen = product_.seen(now);
         now.team.wait();
-        product_.add(now, seen, over.w_h, 0, 0, 0);
-        now.team.wait();
-        for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
-            float *gates = now.gates[k], *y = over.y + now.n[k] * H;
-            now.p.activate(call_.activation, H, gates, gates);
-            std::copy(gates, gates + H, y);
-            blend(now, over.zone_h, k, H, now.h[k], y);
+        if (is_whole(call_)) {
+            ElmanRow rows[kRows];
+            for (int64_t k = 0; k < now.rows; ++k) rows[k] = {over.gates ? now.gates[k] : nullptr, y(now, k)};
+            now.p.advance_elman(now.step(over.w_x, over.w_h, seen), rows, call_.activation);
+            now.team.wait();
+        } else {
+            product_.multiply(now, seen, over.w_h, 0, 0);
+            product_.normalize(now, 0, 0, H, 0);
+            for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
+                now.p.activate(call_.activation, H, now.gates[k], now.gates[k]);
+                std::copy(now.gates[k], now.gates[k] + H, y(now, k));
+            }
         }
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) blend(now, over.zone_h, k, H, now.h[k], y(now, k));
     }
 
    private:
+    static bool is_whole(const Elman& call) { return !call.over.norm.gain; }
+    float* y(const Now& now, int64_t k) const { return call_.over.y + now.n[k] * call_.over.hidden; }
+
     const Elman& call_;
     RecurrentProduct product_;
 };

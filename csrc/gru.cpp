@@ -6,48 +6,64 @@ namespace {
 class GruScan {
    public:
     GruScan(const Primitives&, const Gru& call, const std::vector<Sequence>& share, int64_t rows)
-        : block(call.over, 4 * call.over.hidden, share),
+        : input(call.over, is_whole(call), 4 * call.over.hidden, share),
           call_(call),
-          product_(call.over, 3 * call.over.hidden, 2, rows),
+          product_(call.over, is_whole(call), 3 * call.over.hidden, 2, rows),
           rh_(rows, call.reset_after ? 0 : call.over.hidden) {}
 
-    const GateBlock block;
+    const InputPart input;
     int64_t columns() const { return 4 * call_.over.hidden; }
     int64_t input_columns() const { return 3 * call_.over.hidden; }
     void begin(const Sequence*, Range) {}
     void finish(const Sequence*, Range) {}
 
     void step(const Now& now) {
-        const int64_t H = call_.over.hidden;
+        const Recurrence& over = call_.over;
         const float* const* seen = product_.seen(now);
-        if (call_.reset_after)
-            for (int64_t k = now.mine.from; k < now.mine.to; ++k)
-                std::copy(call_.b_hn, call_.b_hn + H, now.gates[k] + 3 * H);
-        now.team.wait();
-        product_.add(now, seen, call_.over.w_h, 0, 0, 0);
-        if (call_.reset_after)
-            product_.add(now, seen, call_.w_n, 1, 2 * H, 3 * H);
-        else
-            reset_before(now, seen);
-        now.team.wait();
-        for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
-            const GruRow row = this->row(now, k);
-            (call_.reset_after ? now.p.gru_after : now.p.gru_before_rest)(row);
-            blend(now, call_.over.zone_h, k, H, row.h, row.y);
+        if (is_whole(call_)) {
+            now.team.wait();
+            GruRow rows[kRows];
+            for (int64_t k = 0; k < now.rows; ++k) rows[k] = row(now, k, over.gates ? now.gates[k] : nullptr);
+            now.p.advance_gru(now.step(over.w_x, over.w_h, seen), rows, call_.b_hn);
+            now.team.wait();
+        } else {
+            call_.reset_after ? reset_after(now, seen) : reset_before(now, seen);
         }
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k)
+            blend(now, over.zone_h, k, over.hidden, now.h[k], over.y + now.n[k] * over.hidden);
     }
 
    private:
-    GruRow row(const Now& now, int64_t k) const {
+    static bool is_whole(const Gru& call) { return call.reset_after && !call.over.norm.gain; }
+
+    GruRow row(const Now& now, int64_t k, float* gates) const {
         const int64_t H = call_.over.hidden;
-        return {H, now.gates[k], now.h[k], call_.over.y + now.n[k] * H};
+        return {H, gates, now.h[k], call_.over.y + now.n[k] * H};
+    }
+
+    // With a norm.
+    void reset_after(const Now& now, const float* const* seen) {
+        const int64_t H = call_.over.hidden;
+        const float* b_hn = call_.b_hn;
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) std::copy(b_hn, b_hn + H, now.gates[k] + 3 * H);
+        now.team.wait();
+        product_.multiply(now, seen, call_.over.w_h, 0, 0);
+        product_.normalize(now, 0, 0, 2 * H, 0);
+        product_.normalize(now, 1, 2 * H, H, 3 * H);
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) now.p.gru_after(row(now, k, now.gates[k]));
     }
 
     void reset_before(const Now& now, const float* const* seen) {
+        const int64_t H = call_.over.hidden;
         now.team.wait();
-        for (int64_t k = now.mine.from; k < now.mine.to; ++k) now.p.gru_before(row(now, k), seen[k], rh_[k]);
+        product_.multiply(now, seen, call_.over.w_h, 0, 0);
+        product_.normalize(now, 0, 0, 2 * H, 0);
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k)
+            now.p.gru_before(row(now, k, now.gates[k]), seen[k], rh_[k]);
         now.team.wait();
-        product_.add(now, rh_.data(), call_.w_n, 1, 2 * call_.over.hidden, 2 * call_.over.hidden);
+        product_.multiply(now, rh_.data(), call_.w_n, 2 * H, 2 * H);
+        product_.normalize(now, 1, 2 * H, H, 2 * H);
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) now.p.gru_before_rest(row(now, k, now.gates[k]));
     }
 
     const Gru& call_;

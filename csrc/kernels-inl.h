@@ -43,12 +43,21 @@ inline void map(int64_t size, const float* a, float* y, Function f) {
     each_vector(size, [&](int64_t at, Lanes::Mask m) { Lanes::store(y + at, f(Lanes::load(a + at, m)), m); });
 }
 
-void activate(Activation f, int64_t size, const float* a, float* y) {
+inline F activated(Activation f, F a) {
     const F zero = Lanes::splat(0.0f);
     switch (f) {
-        case Activation::tanh: return map(size, a, y, [](F v) { return tanh<Lanes>(v); });
-        case Activation::relu: return map(size, a, y, [=](F v) { return Lanes::select(v < zero, zero, v); });
-        case Activation::sigmoid: return map(size, a, y, [](F v) { return sigmoid<Lanes>(v); });
+        case Activation::tanh: return tanh<Lanes>(a);
+        case Activation::relu: return Lanes::select(a < zero, zero, a);
+        case Activation::sigmoid: return sigmoid<Lanes>(a);
+        default: return a;
+    }
+}
+
+void activate(Activation f, int64_t size, const float* a, float* y) {
+    switch (f) {
+        case Activation::tanh: return map(size, a, y, [](F v) { return activated(Activation::tanh, v); });
+        case Activation::relu: return map(size, a, y, [](F v) { return activated(Activation::relu, v); });
+        case Activation::sigmoid: return map(size, a, y, [](F v) { return activated(Activation::sigmoid, v); });
         default: return map(size, a, y, [](F v) { return v; });
     }
 }
@@ -166,7 +175,8 @@ void normalize_row_back(int64_t size, const float* xhat, float rstd, const float
 
 #include "laws-inl.h"
 
-#define SEGUE_PRIMITIVES                                                                                    \
-    {kPanel,    multiply_add, round,     activate,   activate_back,   add,             multiply,            \
-     add_product, mix,        mix_back,  normalize_row, normalize_row_back, lstm,      lstm_back,           \
-     gru_after, gru_after_back, gru_before, gru_before_rest, gru_before_back, gru_before_rest_back}
+#define SEGUE_PRIMITIVES                                                                                          \
+    {kLanes,      Lanes::vectors, multiply_add,    round,         activate,           activate_back,             \
+     add,         multiply,       add_product,     mix,           mix_back,           normalize_row,             \
+     normalize_row_back, advance_elman, advance_lstm, advance_gru, lstm,              lstm_back,                 \
+     gru_after,   gru_after_back, gru_before,      gru_before_rest, gru_before_back,  gru_before_rest_back}

@@ -19,21 +19,23 @@ namespace segue {
 
 enum class Activation : int { identity = 0, tanh = 1, relu = 2, sigmoid = 3 };
 
-// A matrix W [outputs, inputs] in the order in which a product reads it; made by pack(). In half precision W and what
+// A matrix W [outputs, inputs] in the order in which a product reads it; made by pack(). Its outputs are those of 1 to 4
+// gates, one gate after the other, and the gates of one unit are packed side by side. In half precision W and what
 // it is multiplied with are rounded to bfloat16 (to nearest, ties to even) and their products, which are then exact,
 // summed in float32.
 struct Weights {
     std::int64_t inputs, outputs;
     const float* packed;
+    std::int64_t gates = 1;
     bool half = false;
 };
 
 // How many floats a packed matrix takes; its memory must be aligned to 64 bytes.
-std::int64_t packed_size(std::int64_t outputs, std::int64_t inputs);
+std::int64_t packed_size(std::int64_t outputs, std::int64_t inputs, std::int64_t gates = 1);
 
 // Packs W, whose element (o, i) is w[o * row + i * column]: strides swapped give the transpose.
 void pack(std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_t row, std::int64_t column,
-          float* packed, int threads, bool half = false);
+          float* packed, int threads, std::int64_t gates = 1, bool half = false);
 
 // y[n, o] = b[o] + sum_i x[n, i] * W[o, i]
 struct Affine {
@@ -99,10 +101,10 @@ struct Recurrence {
     Sequences over;
     std::int64_t hidden, width;  // H, R
     const float* x;              // [N, I]; or null, then the input part is given
-    Weights w_x;                 // I -> G
+    Weights w_x;                 // I -> G, packed by gate: 1, 4 or 3
     const float* b;              // [G]
     const float* p;              // [N, G], the input part with the bias, where x is null
-    Weights w_h;                 // R -> G; of a GRU, r and z alone: H -> 2H
+    Weights w_h;                 // R -> G, likewise; of a GRU that resets before, r and z alone: H -> 2H, 2 gates
     const float* h0;             // [B, R]
     const float* mask;           // [B, R], optional: the product sees mask * h (recurrent dropout)
     Norm norm;                   // of the recurrent product
@@ -185,7 +187,7 @@ struct LstmGrad {
 // h = (1 - z) * n + z * h
 struct Gru {
     Recurrence over;
-    Weights w_n;        // H -> H: W_hn
+    Weights w_n;        // H -> H: W_hn, where the reset comes before
     const float* b_hn;  // [H], read where reset_after
     bool reset_after;
 };
@@ -196,6 +198,17 @@ struct GruGrad {
     bool reset_after;
 };
 
+// What the recurrent product has seen at each step, for the gradient of its weights: mask * the state before the step.
+struct Before {
+    Sequences over;
+    std::int64_t width;
+    const float* y;      // [N, R], the states after each step
+    const float* first;  // [B, R]
+    const float* mask;   // [B, R], optional
+    float* before;       // [N, R]
+};
+
+void before(const Before& call);
 void scan_elman(const Elman& call);
 void scan_lstm(const Lstm& call);
 void scan_gru(const Gru& call);

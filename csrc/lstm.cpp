@@ -6,33 +6,29 @@ namespace {
 class LstmScan {
    public:
     LstmScan(const Primitives&, const Lstm& call, const std::vector<Sequence>& share, int64_t rows)
-        : block(call.over, 4 * call.over.hidden, share),
+        : input(call.over, is_whole(call), 4 * call.over.hidden, share),
           call_(call),
-          product_(call.over, 4 * call.over.hidden, 1, rows),
-          c_(rows),
+          product_(call.over, is_whole(call), 4 * call.over.hidden, 1, rows),
           c_new_(rows, zoned_in_place() ? call.over.hidden : 0),
           m_(rows, call.w_r.packed && !call.m ? call.over.hidden : 0),
           chat_(rows, call.gain_c && !call.chat ? call.over.hidden + 1 : 0) {}
 
-    const GateBlock block;
+    const InputPart input;
     int64_t columns() const { return 4 * call_.over.hidden; }
     int64_t input_columns() const { return 4 * call_.over.hidden; }
 
+    // Where memory is not kept it is advanced in place, in c_last.
     void begin(const Sequence* sequence, Range mine) {
-        const int64_t H = call_.over.hidden;
-        for (int64_t k = mine.from; k < mine.to; ++k) {
-            const float* c0 = call_.c0 + sequence[k].index * H;
-            float* last = call_.c_last + sequence[k].index * H;
-            c_[k] = call_.c ? c0 : last;
-            if (!call_.c && last != c0) std::copy(c0, c0 + H, last);
-        }
+        if (call_.c) return;
+        for (int64_t k = mine.from; k < mine.to; ++k) copy(c0(sequence[k]), c_last(sequence[k]));
     }
 
     void finish(const Sequence* sequence, Range mine) {
-        const int64_t H = call_.over.hidden;
+        if (!call_.c) return;
         for (int64_t k = mine.from; k < mine.to; ++k) {
-            float* last = call_.c_last + sequence[k].index * H;
-            if (c_[k] != last) std::copy(c_[k], c_[k] + H, last);
+            const Sequence& all = sequence[k];
+            const int64_t H = call_.over.hidden, last = all.row(all.length - 1, call_.over.over.reverse);
+            copy(all.length ? call_.c + last * H : c0(all), c_last(all));
         }
     }
 
@@ -40,37 +36,54 @@ class LstmScan {
         const Recurrence& over = call_.over;
         const float* const* seen = product_.seen(now);
         now.team.wait();
-        product_.add(now, seen, over.w_h, 0, 0, 0);
-        now.team.wait();
-        for (int64_t k = now.mine.from; k < now.mine.to; ++k) law(now, k);
+        if (is_whole(call_)) {
+            LstmRow rows[kRows];
+            for (int64_t k = 0; k < now.rows; ++k) rows[k] = row(now, k, over.gates ? now.gates[k] : nullptr);
+            now.p.advance_lstm(now.step(over.w_x, over.w_h, seen), rows);
+            now.team.wait();
+        } else {
+            product_.multiply(now, seen, over.w_h, 0, 0);
+            product_.normalize(now, 0, 0, 4 * over.hidden, 0);
+            for (int64_t k = now.mine.from; k < now.mine.to; ++k) now.p.lstm(row(now, k, now.gates[k]));
+        }
         if (call_.w_r.packed) project(now);
-        for (int64_t k = now.mine.from; k < now.mine.to; ++k)
-            blend(now, over.zone_h, k, over.width, now.h[k], y(now, k));
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) zone(now, k);
     }
 
    private:
-    bool zoned_in_place() const { return !call_.c && (call_.zone_c.keep || call_.zone_c.rate != 0.0f); }
+    static bool is_whole(const Lstm& call) { return !call.over.norm.gain && !call.gain_c; }
+    bool zoned_in_place() const { return !call_.c && is_zoned(call_.zone_c); }
+
+    const float* c0(const Sequence& sequence) const { return call_.c0 + sequence.index * call_.over.hidden; }
+    float* c_last(const Sequence& sequence) const { return call_.c_last + sequence.index * call_.over.hidden; }
+    void copy(const float* from, float* to) const {
+        if (from != to) std::copy(from, from + call_.over.hidden, to);
+    }
+
+    // The memory before the step, and where the law leaves that after it.
+    const float* c(const Now& now, int64_t k) const {
+        if (!call_.c) return c_last(now.sequence[k]);
+        return now.before[k] < 0 ? c0(now.sequence[k]) : call_.c + now.before[k] * call_.over.hidden;
+    }
+    float* c_new(const Now& now, int64_t k) const {
+        if (call_.c) return call_.c + now.n[k] * call_.over.hidden;
+        return zoned_in_place() ? c_new_[k] : c_last(now.sequence[k]);
+    }
     float* y(const Now& now, int64_t k) const { return call_.over.y + now.n[k] * call_.over.width; }
     float* m(const Now& now, int64_t k) const {
         if (!call_.w_r.packed) return y(now, k);
         return call_.m ? call_.m + now.n[k] * call_.over.hidden : m_[k];
     }
 
-    void law(const Now& now, int64_t k) {
-        const int64_t H = call_.over.hidden, n = now.n[k];
-        float* last = call_.c_last + now.sequence[k].index * H;
-        float* c_new = call_.c ? call_.c + n * H : zoned_in_place() ? c_new_[k] : last;
+    LstmRow row(const Now& now, int64_t k, float* gates) const {
+        const int64_t H = call_.over.hidden;
         float *chat = nullptr, *rstd = nullptr;
         if (call_.gain_c) {
-            chat = call_.chat ? call_.chat + n * H : chat_[k];
-            rstd = call_.chat ? call_.rstd_c + n : chat_[k] + H;
+            chat = call_.chat ? call_.chat + now.n[k] * H : chat_[k];
+            rstd = call_.chat ? call_.rstd_c + now.n[k] : chat_[k] + H;
         }
-        now.p.lstm({H, now.gates[k], c_[k], c_new, m(now, k), call_.peepholes, call_.gain_c, call_.bias_c, chat, rstd});
-        blend(now, call_.zone_c, k, H, c_[k], c_new);
-        if (call_.c)
-            c_[k] = c_new;
-        else if (c_new != last)
-            std::copy(c_new, c_new + H, last);
+        return {H,          gates, c(now, k), c_new(now, k), m(now, k), call_.peepholes, call_.gain_c,
+                call_.bias_c, chat,  rstd};
     }
 
     void project(const Now& now) {
@@ -81,9 +94,14 @@ class LstmScan {
         now.team.wait();
     }
 
+    void zone(const Now& now, int64_t k) const {
+        blend(now, call_.over.zone_h, k, call_.over.width, now.h[k], y(now, k));
+        blend(now, call_.zone_c, k, call_.over.hidden, c(now, k), c_new(now, k));
+        if (zoned_in_place()) copy(c_new(now, k), c_last(now.sequence[k]));
+    }
+
     const Lstm& call_;
     RecurrentProduct product_;
-    std::vector<const float*> c_;  // the memory before the step
     Rows c_new_, m_, chat_;
 };
 
@@ -143,7 +161,7 @@ class LstmBack {
         const int64_t H = call_.over.hidden, n = now.n[k];
         const float* c = now.before[k] < 0 ? call_.c0 + now.sequence[k].index * H : call_.c + now.before[k] * H;
         const float* dm = call_.w_r_t.packed ? dm_[k] : state_.dh()[k];
-        const bool zoned = call_.zone_c.keep || call_.zone_c.rate != 0.0f;
+        const bool zoned = is_zoned(call_.zone_c);
         if (zoned) now.p.mix_back(H, row_of(call_.zone_c.keep, n, H), call_.zone_c.rate, dc_[k], dc_kept_[k]);
         now.p.lstm_back({H, state_.gates(now, k), c, dm, dc_[k], state_.d(now, k), call_.peepholes, call_.gain_c,
                          call_.bias_c, row_of(call_.chat, n, H), row_of(call_.rstd_c, n, 1),

@@ -9,10 +9,12 @@ struct Lanes {
     using F = float32x4_t;
     using U = uint32x4_t;
     using Mask = std::int64_t;  // how many lanes; NEON has no masked loads
-    static constexpr int count = 4, vectors = 4, rows = 6, panels_of_1 = 4, panels_of_2 = 2;
+    static constexpr int count = 4, vectors = 4, sums = 24, few = 16;
 
     static F splat(float a) { return vdupq_n_f32(a); }
     static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+    static F fnma(F a, F b, F c) { return vfmsq_f32(c, a, b); }
+    static F larger(F a, F b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
     static F select(U yes, F a, F b) { return vbslq_f32(yes, a, b); }
     template <class Condition>
     static F select(Condition yes, F a, F b) {

@@ -10,10 +10,12 @@ struct Lanes {
     using F = float;
     using U = std::uint32_t;
     using Mask = bool;  // one lane: it is there, or this vector would not be
-    static constexpr int count = 1, vectors = 4, rows = 4, panels_of_1 = 1, panels_of_2 = 1;
+    static constexpr int count = 1, vectors = 4, sums = 16, few = 4;
 
     static F splat(float a) { return a; }
     static F fma(F a, F b, F c) { return std::fma(a, b, c); }
+    static F fnma(F a, F b, F c) { return std::fma(-a, b, c); }
+    static F larger(F a, F b) { return a > b ? a : b; }
     static F select(bool yes, F a, F b) { return yes ? a : b; }
     static U bits(F a) {
         U u;

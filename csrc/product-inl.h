@@ -2,34 +2,62 @@
 
 namespace {
 
-constexpr int64_t kPanel = Lanes::vectors * kLanes;
+constexpr int kMostRows = 8, kMostVectors = 4;  // of a tile
 
 // Inputs taken at a time, so that this part of a panel stays in the nearest cache while all rows pass.
 constexpr int64_t kDepth = 128;
+
+// How many vectors a panel has: of one gate as many as suit the target, else one of each gate.
+constexpr int vectors_of(int64_t gates) {
+    return gates == 1 ? Lanes::vectors : static_cast<int>(gates);
+}
+
+// How many rows a tile of so many vectors has at most.
+constexpr int rows_of(int vectors) {
+    return Lanes::sums / vectors < kMostRows ? Lanes::sums / vectors : kMostRows;
+}
+
+// Where V vectors of sums stand in an output row, and which of their lanes there are.
+template <int V>
+struct Columns {
+    int64_t at[V];
+    Lanes::Mask masks[V];
+
+    // Of the gates of `units` units: the vectors of panels that follow each other.
+    Columns(int64_t gates, int64_t units, int64_t panel) {
+        const int64_t apart = gates == 1 ? kLanes : units;
+        const int in_panel = vectors_of(gates);
+        int64_t unit = gates == 1 ? panel * in_panel * kLanes : panel * kLanes;
+        for (int v = 0, k = 0; v < V; ++v) {
+            const int64_t left = units - unit - (gates == 1 ? k * kLanes : 0);
+            at[v] = unit + k * apart;
+            masks[v] = Lanes::first(left < 0 ? 0 : left < kLanes ? left : kLanes);
+            if (++k == in_panel) k = 0, unit += gates == 1 ? in_panel * kLanes : kLanes;
+        }
+    }
+};
 
 // What a tile multiplies: inputs [from, to) with panels of weights; w points at input `from` of the first one.
 struct Block {
     int64_t from, to;
     const float* w;
-    int64_t next;      // from one panel to the next
-    int64_t at;        // the first output
-    Lanes::Mask mask;  // the lanes of the last vector
+    int64_t step, next;        // from one input to the next, from one panel to the next
+    const int64_t* at;         // see Columns
+    const Lanes::Mask* masks;
 };
 
-// R rows times V vectors of each of P panels, all sums in registers.
+// y += W x for R rows times V vectors of each of P panels, all sums in registers.
 template <int R, int V, int P>
 void tile(const float* const* x, const Block& block, float* const* y) {
-    constexpr int last = P * V - 1;
-    const int64_t at = block.at, next = block.next;
+    const int64_t step = block.step, next = block.next;
     F sum[R][P * V];
     const float* row[R];
     SEGUE_UNROLL for (int r = 0; r < R; ++r) {
         row[r] = x[r];
-        SEGUE_UNROLL for (int v = 0; v < last; ++v) sum[r][v] = Lanes::load(y[r] + at + v * kLanes);
-        sum[r][last] = Lanes::load(y[r] + at + last * kLanes, block.mask);
+        SEGUE_UNROLL for (int v = 0; v < P * V; ++v) sum[r][v] = Lanes::load(y[r] + block.at[v], block.masks[v]);
     }
     const float* w = block.w;
-    for (int64_t i = block.from; i < block.to; ++i, w += kPanel) {
+    for (int64_t i = block.from; i < block.to; ++i, w += step) {
         F weights[P * V];
         SEGUE_UNROLL for (int p = 0; p < P; ++p) {
             SEGUE_UNROLL for (int v = 0; v < V; ++v) weights[p * V + v] = Lanes::load(w + p * next + v * kLanes);
@@ -40,70 +68,93 @@ void tile(const float* const* x, const Block& block, float* const* y) {
         }
     }
     SEGUE_UNROLL for (int r = 0; r < R; ++r) {
-        SEGUE_UNROLL for (int v = 0; v < last; ++v) Lanes::store(y[r] + at + v * kLanes, sum[r][v]);
-        Lanes::store(y[r] + at + last * kLanes, sum[r][last], block.mask);
+        SEGUE_UNROLL for (int v = 0; v < P * V; ++v) Lanes::store(y[r] + block.at[v], sum[r][v], block.masks[v]);
     }
 }
 
 using Tile = void (*)(const float* const*, const Block&, float* const*);
 
-template <int R>
-Tile tile_of_width(int64_t vectors) {
-    static_assert(Lanes::vectors <= 4, "one case for each number of vectors");
-    switch (vectors) {
-        case 1: return tile<R, 1, 1>;
-        case 2: return tile<R, Lanes::vectors < 2 ? Lanes::vectors : 2, 1>;
-        case 3: return tile<R, Lanes::vectors < 3 ? Lanes::vectors : 3, 1>;
-        default: return tile<R, Lanes::vectors, 1>;
-    }
-}
-
-Tile tile_of(int64_t rows, int64_t vectors) {
-    static_assert(Lanes::rows <= 6, "one case for each number of rows");
+template <int V>
+Tile tile_of_rows(int64_t rows) {
+    static_assert(kMostRows == 8, "one case for each number of rows");
+    constexpr int most = rows_of(V);
     switch (rows) {
-        case 1: return tile_of_width<1>(vectors);
-        case 2: return tile_of_width<2>(vectors);
-        case 3: return tile_of_width<3>(vectors);
-        case 4: return tile_of_width<4>(vectors);
-        case 5: return tile_of_width<Lanes::rows < 5 ? Lanes::rows : 5>(vectors);
-        default: return tile_of_width<Lanes::rows>(vectors);
+        case 1: return tile<1, V, 1>;
+        case 2: return tile<2, V, 1>;
+        case 3: return tile<most < 3 ? most : 3, V, 1>;
+        case 4: return tile<most < 4 ? most : 4, V, 1>;
+        case 5: return tile<most < 5 ? most : 5, V, 1>;
+        case 6: return tile<most < 6 ? most : 6, V, 1>;
+        case 7: return tile<most < 7 ? most : 7, V, 1>;
+        default: return tile<most, V, 1>;
     }
 }
 
-// All rows through one block of one panel, in even groups of at most Lanes::rows.
-void multiply_block(int64_t rows, const float* const* x, const Block& block, int64_t vectors, float* const* y) {
-    const int64_t groups = (rows + Lanes::rows - 1) / Lanes::rows, small = rows / groups, larger = rows % groups;
-    const Tile plain = tile_of(small, vectors), one_more = tile_of(small + 1, vectors);
-    for (int64_t group = 0, r = 0; group < groups; ++group) {
-        const bool extra = group < larger;
-        (extra ? one_more : plain)(x + r, block, y + r);
-        r += small + extra;
+Tile tile_of(int64_t rows, int vectors) {
+    switch (vectors) {
+        case 1: return tile_of_rows<1>(rows);
+        case 2: return tile_of_rows<2>(rows);
+        case 3: return tile_of_rows<3>(rows);
+        default: return tile_of_rows<4>(rows);
     }
 }
 
-// One or two rows leave registers free: several panels at once, so that many sums are under way.
-template <int R, int P>
+// Calls body(first, rows) for all rows, in even groups of at most `most`.
+template <class Body>
+inline void each_tile(int64_t rows, int64_t most, Body body) {
+    const int64_t groups = (rows + most - 1) / most, small = rows / groups, larger = rows % groups;
+    for (int64_t group = 0, first = 0; group < groups; ++group) {
+        const int64_t size = small + (group < larger);
+        body(first, size);
+        first += size;
+    }
+}
+
+// How many panels at once keep enough sums under way where there are one or two rows, which leave registers free.
+constexpr int panels_of(int rows, int vectors) {
+    const int most = Lanes::few / rows / (vectors == 3 ? 4 : vectors);
+    return most < 1 ? 1 : most;
+}
+
+template <int R, int V>
 int64_t multiply_few(const float* const* x, const Weights& w, int64_t panel, int64_t to, float* const* y) {
-    const int64_t full = w.outputs / kPanel < to ? w.outputs / kPanel : to, next = w.inputs * kPanel;
-    for (; panel + P <= full; panel += P)
-        tile<R, Lanes::vectors, P>(
-            x, {0, w.inputs, w.packed + panel * next, next, panel * kPanel, Lanes::first(kLanes)}, y);
+    constexpr int P = panels_of(R, V);
+    const int64_t step = V * kLanes, next = w.inputs * step;
+    for (; panel + P <= to; panel += P) {
+        const Columns<P * V> columns(w.gates, w.outputs / w.gates, panel);
+        tile<R, V, P>(x, {0, w.inputs, w.packed + panel * next, step, next, columns.at, columns.masks}, y);
+    }
     return panel;
+}
+
+template <int R>
+int64_t multiply_few(const float* const* x, const Weights& w, int64_t panel, int64_t to, float* const* y) {
+    if (w.gates == 1) {
+        const int64_t full = w.outputs / (Lanes::vectors * kLanes);
+        return multiply_few<R, Lanes::vectors>(x, w, panel, full < to ? full : to, y);
+    }
+    if (w.gates == 2) return multiply_few<R, 2>(x, w, panel, to, y);
+    if (w.gates == 3) return multiply_few<R, 3>(x, w, panel, to, y);
+    return multiply_few<R, 4>(x, w, panel, to, y);
 }
 
 // Sums are stored and loaded again between two blocks of the same outputs, which changes no bit.
 void multiply_add(int64_t rows, const float* const* x, const Weights& w, int64_t from, int64_t to, float* const* y) {
     if (rows == 0) return;
-    if (rows == 1) from = multiply_few<1, Lanes::panels_of_1>(x, w, from, to, y);
-    if (rows == 2) from = multiply_few<2, Lanes::panels_of_2>(x, w, from, to, y);
-    const int64_t depth = rows > Lanes::rows ? kDepth : w.inputs, next = w.inputs * kPanel;
+    if (rows == 1) from = multiply_few<1>(x, w, from, to, y);
+    if (rows == 2) from = multiply_few<2>(x, w, from, to, y);
+    const int most = vectors_of(w.gates);
+    const int64_t units = w.outputs / w.gates, step = most * kLanes, next = w.inputs * step;
+    const int64_t depth = rows > rows_of(most) ? kDepth : w.inputs;
     for (int64_t panel = from; panel < to; ++panel) {
-        const int64_t at = panel * kPanel, outputs = w.outputs - at < kPanel ? w.outputs - at : kPanel;
-        const int64_t vectors = (outputs + kLanes - 1) / kLanes;
-        const Lanes::Mask mask = Lanes::first(outputs - (vectors - 1) * kLanes);
+        const Columns<kMostVectors> columns(w.gates, units, panel);
+        const int64_t left = w.gates == 1 ? (units - panel * step + kLanes - 1) / kLanes : most;
+        const int vectors = left < most ? static_cast<int>(left) : most;
         for (int64_t i = 0; i < w.inputs; i += depth) {
             const int64_t end = w.inputs - i < depth ? w.inputs : i + depth;
-            multiply_block(rows, x, {i, end, w.packed + panel * next + i * kPanel, next, at, mask}, vectors, y);
+            const Block block{i, end, w.packed + panel * next + i * step, step, next, columns.at, columns.masks};
+            each_tile(rows, rows_of(vectors),
+                      [&](int64_t r, int64_t size) { tile_of(size, vectors)(x + r, block, y + r); });
         }
     }
 }

@@ -9,23 +9,36 @@ namespace segue::blocked {
 
 using std::int64_t;
 
-int64_t packed_size(const Primitives& p, int64_t outputs, int64_t inputs) {
-    return (outputs + p.panel - 1) / p.panel * p.panel * inputs;
+// How many outputs a panel of packed weights has.
+static int64_t panel_of(const Primitives& p, int64_t gates) {
+    return (gates == 1 ? p.vectors : gates) * p.lanes;
+}
+
+int64_t panels(const Primitives& p, int64_t outputs, int64_t gates) {
+    const int64_t units = outputs / gates, of_each = panel_of(p, gates) / gates;
+    return (units + of_each - 1) / of_each;
+}
+
+int64_t packed_size(const Primitives& p, int64_t outputs, int64_t inputs, int64_t gates) {
+    return panels(p, outputs, gates) * panel_of(p, gates) * inputs;
 }
 
 void pack(const Primitives& p, int64_t outputs, int64_t inputs, const float* w, int64_t row, int64_t column,
-          float* packed, int threads, bool half) {
-    const int64_t panels = (outputs + p.panel - 1) / p.panel;
-    const int useful = useful_threads(threads, panels, static_cast<double>(outputs * inputs));
+          float* packed, int threads, int64_t gates, bool half) {
+    const int64_t units = outputs / gates, wide = panel_of(p, gates), of_each = wide / gates;
+    const int64_t count = panels(p, outputs, gates);
+    const int useful = useful_threads(threads, count, static_cast<double>(outputs * inputs));
     run_shares(useful, [&](int share) {
-        for (int64_t panel = panels * share / useful; panel < panels * (share + 1) / useful; ++panel) {
-            const float* from = w + panel * p.panel * row;
-            float* to = packed + panel * p.panel * inputs;
-            const int64_t filled = std::min(p.panel, outputs - panel * p.panel);
-            for (int64_t i = 0; i < inputs; ++i, to += p.panel) {
-                for (int64_t o = 0; o < filled; ++o) to[o] = from[o * row + i * column];
-                std::fill(to + filled, to + p.panel, 0.0f);
-                if (half) p.round(filled, to, to);
+        for (int64_t panel = count * share / useful; panel < count * (share + 1) / useful; ++panel) {
+            float* to = packed + panel * wide * inputs;
+            const int64_t first = panel * of_each, filled = std::min(of_each, units - first);
+            for (int64_t i = 0; i < inputs; ++i) {
+                for (int64_t gate = 0; gate < gates; ++gate, to += of_each) {
+                    const float* from = w + (gate * units + first) * row + i * column;
+                    for (int64_t unit = 0; unit < filled; ++unit) to[unit] = from[unit * row];
+                    std::fill(to + filled, to + of_each, 0.0f);
+                    if (half) p.round(filled, to, to);
+                }
             }
         }
     });
@@ -46,7 +59,7 @@ void multiply_add(const Primitives& p, int64_t rows, const float* const* x, cons
 }
 
 void affine(const Primitives& p, const Affine& call) {
-    const int64_t I = call.w.inputs, O = call.w.outputs, panels = (O + p.panel - 1) / p.panel;
+    const int64_t I = call.w.inputs, O = call.w.outputs, all = panels(p, call.w);
     const double work = static_cast<double>(call.rows) * static_cast<double>(I * O);
     const int64_t blocks = (call.rows + kRows - 1) / kRows;
     const int threads = useful_threads(call.threads, blocks, work);
@@ -64,7 +77,7 @@ void affine(const Primitives& p, const Affine& call) {
                 else
                     std::fill(y[r], y[r] + O, 0.0f);
             }
-            multiply_add(p, rows, x, call.w, 0, panels, y);
+            multiply_add(p, rows, x, call.w, 0, all, y);
         }
     });
 }

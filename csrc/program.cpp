@@ -105,11 +105,11 @@ void Program::output(int slot) {
 
 // Weights ---------------------------------------------------------------------------------------------------------
 
-Weights Program::packed(const Matrix& matrix) {
-    weights_.push_back(aligned<float>(packed_size(matrix.outputs, matrix.inputs) * sizeof(float)));
+Weights Program::packed(const Matrix& matrix, int64_t gates) {
+    weights_.push_back(aligned<float>(packed_size(matrix.outputs, matrix.inputs, gates) * sizeof(float)));
     float* memory = weights_.back().get();
-    pack(matrix.outputs, matrix.inputs, matrix.w, matrix.inputs, 1, memory, 1);
-    return {matrix.inputs, matrix.outputs, memory};
+    pack(matrix.outputs, matrix.inputs, matrix.w, matrix.inputs, 1, memory, 1, gates);
+    return {matrix.inputs, matrix.outputs, memory, gates};
 }
 
 const float* Program::kept(const float* values, int64_t size) {
@@ -133,15 +133,16 @@ int Program::input_part(int x, const RecurrentWeights& weights, int64_t split) {
     return p;
 }
 
-Recurrent Program::recurrent(int x, int lengths, const RecurrentWeights& weights, const Matrix& w_h, int64_t split,
-                             int h, int y) {
-    const int64_t G = weights.w_x.outputs;
+// w_h is of so many `gates`, of which the first `split` make the first group of a norm.
+Recurrent Program::recurrent(int x, int lengths, const RecurrentWeights& weights, const Matrix& w_h, int64_t gates,
+                             int64_t split, int h, int y) {
+    const int64_t G = weights.w_x.outputs, units = w_h.outputs / gates;
     Recurrent made{};
-    made.x = input_part(x, weights, split), made.lengths = lengths;
+    made.x = input_part(x, weights, split * units), made.lengths = lengths;
     made.h = states_[h].before, made.h_last = changed(h), made.y = y;
     made.hidden = w_h.inputs, made.width = w_h.inputs;
-    if (!weights.gain_x) made.w_x = packed(weights.w_x), made.b = kept(weights.b, G);
-    made.w_h = packed(w_h), made.gain_h = kept(weights.gain_h, G);
+    if (!weights.gain_x) made.w_x = packed(weights.w_x, G / units), made.b = kept(weights.b, G);
+    made.w_h = packed(w_h, gates), made.gain_h = kept(weights.gain_h, G);
     made.zoneout = weights.zoneout_h;
     return made;
 }
@@ -150,7 +151,7 @@ Recurrent Program::recurrent(int x, int lengths, const RecurrentWeights& weights
 
 int Program::affine(int x, const Matrix& w, const float* b) {
     const int y = like(x, "affine", w.outputs);
-    const Weights weights = packed(w);
+    const Weights weights = packed(w, 1);
     const float* offset = kept(b, w.outputs);
     operations_.push_back([=](const Run& run) {
         segue::affine({run.size(x) / weights.inputs, run.f32(x), weights, offset, run.f32(y), run.threads});
@@ -161,7 +162,7 @@ int Program::affine(int x, const Matrix& w, const float* b) {
 int Program::elman(int x, int lengths, const RecurrentWeights& weights, Activation activation, int h) {
     const int64_t H = weights.w_h.outputs;
     const int y = like(x, "elman", H);
-    const Recurrent over = recurrent(x, lengths, weights, weights.w_h, H, h, y);
+    const Recurrent over = recurrent(x, lengths, weights, weights.w_h, 1, 1, h, y);
     operations_.push_back([=](const Run& run) { scan_elman({over.call(run), activation}); });
     return y;
 }
@@ -169,11 +170,11 @@ int Program::elman(int x, int lengths, const RecurrentWeights& weights, Activati
 int Program::lstm(int x, int lengths, const RecurrentWeights& weights, const LstmWeights& more, int h, int c) {
     const int64_t G = weights.w_h.outputs, H = G / 4;
     const int y = like(x, "lstm", weights.w_h.inputs), c_before = states_[c].before, c_after = changed(c);
-    Recurrent over = recurrent(x, lengths, weights, weights.w_h, G, h, y);
+    Recurrent over = recurrent(x, lengths, weights, weights.w_h, 4, 4, h, y);
     over.hidden = H;
     Lstm law{};
     law.peepholes = kept(more.peepholes, 3 * H);
-    if (more.w_r.w) law.w_r = packed(more.w_r);
+    if (more.w_r.w) law.w_r = packed(more.w_r, 1);
     law.gain_c = kept(more.gain_c, H), law.bias_c = kept(more.bias_c, H);
     law.zone_c.rate = more.zoneout_c;
     operations_.push_back([=](const Run& run) {
@@ -189,9 +190,11 @@ int Program::gru(int x, int lengths, const RecurrentWeights& weights, const floa
     const int64_t H = weights.w_h.inputs;
     const int y = like(x, "gru", H);
     const Matrix w_rz{2 * H, H, weights.w_h.w}, w_n{H, H, weights.w_h.w + 2 * H * H};
-    const Recurrent over = recurrent(x, lengths, weights, w_rz, 2 * H, h, y);
     Gru law{};
-    law.w_n = packed(w_n), law.b_hn = kept(b_hn, H), law.reset_after = b_hn != nullptr;
+    law.b_hn = kept(b_hn, H), law.reset_after = b_hn != nullptr;
+    if (!law.reset_after) law.w_n = packed(w_n, 1);
+    const int64_t gates = law.reset_after ? 3 : 2;
+    const Recurrent over = recurrent(x, lengths, weights, law.reset_after ? weights.w_h : w_rz, gates, 2, h, y);
     operations_.push_back([=](const Run& run) {
         Gru now = law;
         now.over = over.call(run);

@@ -18,51 +18,83 @@ std::vector<std::vector<Sequence>> share_out(const Sequences& over, int shares) 
     return dealt;
 }
 
+void before(const Primitives& p, const Before& call) {
+    const int64_t R = call.width;
+    const double work = static_cast<double>(call.over.steps * R) * 16;  // moving a value costs as much as so many products
+    const int threads = useful_threads(call.over.threads, call.over.count, work);
+    const auto shares = share_out(call.over, threads);
+    run_shares(threads, [&](int share) {
+        for (const Sequence& sequence : shares[share]) {
+            const float* state = call.first + sequence.index * R;
+            const float* mask = row_of(call.mask, sequence.index, R);
+            for (int64_t t = 0; t < sequence.length; ++t) {
+                const int64_t n = sequence.row(t, call.over.reverse);
+                if (mask)
+                    p.multiply(R, mask, state, call.before + n * R);
+                else
+                    std::copy(state, state + R, call.before + n * R);
+                state = call.y + n * R;
+            }
+        }
+    });
+}
+
 bool together(const Sequences& over, const Weights& w_h, int threads) {
     if (threads < 2) return false;
     const int64_t weights = w_h.inputs * w_h.outputs;
     return weights > kNearWeights || (over.count < threads && weights > kNearWeights / 4);
 }
 
-GateBlock::GateBlock(const Recurrence& over, int64_t columns, const std::vector<Sequence>& share) {
+InputPart::InputPart(const Recurrence& over, bool is_whole, int64_t columns, const std::vector<Sequence>& share)
+    : is_given(is_whole && !over.x) {
     const int64_t rows = std::min<int64_t>(kRows, share.size());
+    is_added = is_whole && over.x && !over.w_x.half && rows >= kFewRows;
+    if (is_given || is_added) return;
     int64_t all = 0;
     for (const Sequence& sequence : share) all += sequence.length;
     steps = std::max(rows, std::min(all, kGateValues / std::max<int64_t>(1, columns)));
     if (!over.gates) values.reset(new float[steps * columns]);
 }
 
-RecurrentProduct::RecurrentProduct(const Recurrence& over, int64_t columns, int groups, int64_t rows)
+RecurrentProduct::RecurrentProduct(const Recurrence& over, bool is_whole, int64_t columns, int groups, int64_t rows)
     : over_(over),
+      rounds_(is_whole && over.w_h.half),
       columns_(columns),
       groups_(groups),
-      masked_(rows, over.mask ? over.width : 0),
+      seen_(rows, over.mask || rounds_ ? over.width : 0),
       product_(rows, over.norm.gain ? columns + groups : 0) {}
 
 const float* const* RecurrentProduct::seen(const Now& now) const {
-    if (!over_.mask) return now.h;
+    if (!over_.mask && !rounds_) return now.h;
     const int64_t R = over_.width;
-    for (int64_t k = now.mine.from; k < now.mine.to; ++k)
-        now.p.multiply(R, over_.mask + now.sequence[k].index * R, now.h[k], masked_[k]);
-    return masked_.data();
+    for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
+        if (over_.mask)
+            now.p.multiply(R, over_.mask + now.sequence[k].index * R, now.h[k], seen_[k]);
+        else
+            seen_.set(k, now.h[k]);
+        if (rounds_) now.p.round(R, seen_[k], seen_[k]);
+    }
+    return seen_.data();
 }
 
-void RecurrentProduct::add(const Now& now, const float* const* x, const Weights& w, int group, int64_t at,
-                           int64_t gate_at) const {
-    const Norm& norm = over_.norm;
-    if (!norm.gain) {
-        for (int64_t k = 0; k < now.rows; ++k) now.to[k] = now.gates[k] + gate_at;
-        return now.multiply_add(x, w, now.to);
+void RecurrentProduct::multiply(const Now& now, const float* const* x, const Weights& w, int64_t at,
+                                int64_t gate_at) const {
+    const bool has_norm = over_.norm.gain;
+    for (int64_t k = 0; k < now.rows; ++k) now.to[k] = has_norm ? product(now, k) + at : now.gates[k] + gate_at;
+    if (has_norm) {
+        for (int64_t k = now.mine.from; k < now.mine.to; ++k) std::fill(now.to[k], now.to[k] + w.outputs, 0.0f);
+        now.team.wait();
     }
-    for (int64_t k = 0; k < now.rows; ++k)
-        now.to[k] = (norm.xhat ? norm.xhat + now.n[k] * columns_ : product_[k]) + at;
-    for (int64_t k = now.mine.from; k < now.mine.to; ++k) std::fill(now.to[k], now.to[k] + w.outputs, 0.0f);
-    now.team.wait();
     now.multiply_add(x, w, now.to);
     now.team.wait();
+}
+
+void RecurrentProduct::normalize(const Now& now, int group, int64_t at, int64_t size, int64_t gate_at) const {
+    const Norm& norm = over_.norm;
+    if (!norm.gain) return;
     for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
         float* rstd = norm.rstd ? norm.rstd + now.n[k] * groups_ + group : product_[k] + columns_ + group;
-        now.p.normalize(w.outputs, now.to[k], norm.gain + at, rstd, now.gates[k] + gate_at);
+        now.p.normalize(size, product(now, k) + at, norm.gain + at, rstd, now.gates[k] + gate_at);
     }
 }
 
@@ -92,7 +124,7 @@ void StateGrad::start(const Now& now) const {
             now.p.add(R, kept_[k], over_.dy + now.n[k] * R, dh_[k]);
         else
             dh_.set(k, kept_[k]);
-        if (over_.zone_h.keep || over_.zone_h.rate != 0.0f)
+        if (is_zoned(over_.zone_h))
             now.p.mix_back(R, row_of(over_.zone_h.keep, now.n[k], R), over_.zone_h.rate, dh_[k], kept_[k]);
         else
             kept_.clear(k);

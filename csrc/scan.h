@@ -6,6 +6,11 @@
 //   void step(now)                 one step of the rows that are still running
 //   void finish(sequence, mine)    after the last one
 //
+// The sums of the gates begin with the bias, then come the inputs, then the state. Where its products have no norm, a
+// law adds both parts in one go and is applied to the sums before they leave the nearest cache. Otherwise, and where
+// rows are so few that reading the input weights at every step would cost more than it saves, the input part of many
+// steps is made first.
+//
 // Rows of a batch are independent, so they are dealt out to threads once for the whole sequence: a thread takes its
 // rows through all of time and waits for nobody. Only where the weights do not fit the cache next to a core, or rows
 // are too few, a team of threads shares the same rows, and deals out the columns of each product and the rows of the
@@ -24,6 +29,7 @@ namespace segue::blocked {
 using std::int64_t;
 
 constexpr int64_t kGateValues = 1 << 17;  // gate values between the input part and the recurrent part: half an L2
+constexpr int64_t kFewRows = 4;           // up to here weights are read from a cache faster than they are used
 constexpr int64_t kNearWeights = 450000;  // recurrent weights that fit the cache next to a core, measured
 
 struct Sequence {
@@ -67,20 +73,27 @@ struct Now {
     const Sequence* sequence;
     const int64_t* n;       // [rows], which row of x and y the step is
     const int64_t* before;  // [rows], that of the step before; -1 at the first
-    float** gates;          // on the way there: [rows][columns], bias and input part summed
+    float** gates;          // on the way there: [rows][columns], where they are kept or the input part is; else null
+    const float** start;    // on the way there: [rows][columns], where the sums of the gates start
+    const float** x;        // [rows][I], the inputs still to be added; or null
     const float** h;        // [rows][R], the state before the step
     float** to;             // [rows], scratch for pointers of this thread
     const float** from;     // [rows], likewise
 
     // y[k] += W x[k], for all rows and the columns that are mine
     void multiply_add(const float* const* x, const Weights& w, float* const* y) const {
-        const Range panels = team.part((w.outputs + p.panel - 1) / p.panel);
-        blocked::multiply_add(p, rows, x, w, panels.from, panels.to, y);
+        const Range mine = team.part(panels(p, w));
+        blocked::multiply_add(p, rows, x, w, mine.from, mine.to, y);
     }
     // The same, of rows base + n[k] * width, into rows of `y`.
     void multiply_add(const float* base, int64_t width, const Weights& w, float* const* y) const {
         for (int64_t k = 0; k < rows; ++k) from[k] = base + n[k] * width;
         multiply_add(from, w, y);
+    }
+    // What is mine of the step of a law without a norm.
+    Step step(const Weights& w_x, const Weights& w_h, const float* const* seen) const {
+        const Range mine = team.part(panels(p, w_h));
+        return {rows, start, x, seen, w_x, w_h, mine.from, mine.to};
     }
 };
 
@@ -98,25 +111,36 @@ T* row_of(T* base, int64_t k, int64_t width) {
     return base ? base + k * width : nullptr;
 }
 
+inline bool is_zoned(const Zoneout& zone) {
+    return zone.keep || zone.rate != 0.0f;
+}
+
 inline void blend(const Now& now, const Zoneout& zone, int64_t k, int64_t units, const float* old, float* y) {
-    if (zone.keep || zone.rate != 0.0f) now.p.mix(units, row_of(zone.keep, now.n[k], units), zone.rate, old, y);
+    if (is_zoned(zone)) now.p.mix(units, row_of(zone.keep, now.n[k], units), zone.rate, old, y);
 }
 
 // The recurrent product of a step, with recurrent dropout and layer norm.
 class RecurrentProduct {
    public:
-    // columns: all those with a norm, in so many groups
-    RecurrentProduct(const Recurrence& over, int64_t columns, int groups, int64_t rows);
+    // columns: all those with a norm, in so many groups; is_whole: see InputPart
+    RecurrentProduct(const Recurrence& over, bool is_whole, int64_t columns, int groups, int64_t rows);
 
-    // What the product is to see: mask * h, or h itself.
+    // What the product is to see: mask * h; or h itself. For a step that is made in one go it is rounded already.
     const float* const* seen(const Now& now) const;
-    // gates[k] + gate_at += W x[k], normed; `at` is where its columns begin among those with a norm.
-    void add(const Now& now, const float* const* x, const Weights& w, int group, int64_t at, int64_t gate_at) const;
+    // W x[k] where the norm wants it, at `at`; or, without a norm, added to gates[k] + gate_at.
+    void multiply(const Now& now, const float* const* x, const Weights& w, int64_t at, int64_t gate_at) const;
+    // gates[k] + gate_at += the normed product of a group of `size` columns at `at`; nothing without a norm.
+    void normalize(const Now& now, int group, int64_t at, int64_t size, int64_t gate_at) const;
 
    private:
+    float* product(const Now& now, int64_t k) const {
+        return over_.norm.xhat ? over_.norm.xhat + now.n[k] * columns_ : product_[k];
+    }
+
     const Recurrence& over_;
+    bool rounds_;
     int64_t columns_, groups_;
-    Rows masked_, product_;
+    Rows seen_, product_;
 };
 
 // What all laws do on the way back: kept[k] is the gradient of the state before a step, summed from all that uses it.
@@ -164,21 +188,24 @@ class StateGrad {
 struct Pointers {
     std::vector<int64_t> n, before;
     std::vector<float*> gates, to;
-    std::vector<const float*> h, from;
+    std::vector<const float*> start, x, h, from;
 
-    explicit Pointers(int64_t rows) : n(rows), before(rows), gates(rows), to(rows), h(rows), from(rows) {}
+    explicit Pointers(int64_t rows)
+        : n(rows), before(rows), gates(rows), to(rows), start(rows), x(rows), h(rows), from(rows) {}
     Now now(const Primitives& p, const Team& team, int64_t rows, const Sequence* sequence) {
-        return {p,        team,         rows,         team.part(rows), sequence, n.data(), before.data(),
-                gates.data(), h.data(), to.data(), from.data()};
+        return {p,           team,         rows,     team.part(rows), sequence,  n.data(),   before.data(),
+                gates.data(), start.data(), x.data(), h.data(),        to.data(), from.data()};
     }
 };
 
-// The gates of some steps between the input part and the recurrent part, where they are not kept.
-struct GateBlock {
-    int64_t steps;  // over all rows
-    std::unique_ptr<float[]> values;
+// How the input part comes into the gates, for a law whose sums are made in one go (is_whole) or are not.
+struct InputPart {
+    bool is_given;          // whole, and the caller has made it
+    bool is_added;          // whole, and added at each step
+    int64_t steps = 0;      // else: how many steps, over all rows, are made at a time
+    std::unique_ptr<float[]> values;  // and where, if gates are not kept
 
-    GateBlock(const Recurrence& over, int64_t columns, const std::vector<Sequence>& share);
+    InputPart(const Recurrence& over, bool is_whole, int64_t columns, const std::vector<Sequence>& share);
 };
 
 // Writes the bias and the input part of steps [t0, t1) into the gates; `at(k, t)` says where they are.
@@ -190,9 +217,8 @@ void input_part(const Primitives& p, const Team& team, const Recurrence& over, i
     int64_t used = 0, all = 0;
     for (int64_t k = 0; k < rows; ++k) all += std::max<int64_t>(0, std::min(t1, sequence[k].length) - t0);
     const Range mine = team.part(all);
-    const int64_t panels = (columns + p.panel - 1) / p.panel;
     const auto flush = [&] {
-        if (over.x) multiply_add(p, used, x, over.w_x, 0, panels, y);
+        if (over.x) multiply_add(p, used, x, over.w_x, 0, panels(p, over.w_x), y);
         used = 0;
     };
     int64_t count = 0;
@@ -213,28 +239,33 @@ void input_part(const Primitives& p, const Team& team, const Recurrence& over, i
 // At most kRows sequences, longest first, through all their steps.
 template <class Law>
 void scan_group(const Primitives& p, const Team& team, Law& law, const Recurrence& over, const Sequence* sequence,
-                int64_t rows, const GateBlock& block, Pointers& own) {
+                int64_t rows, Pointers& own) {
+    const InputPart& input = law.input;
+    const bool is_made = !input.is_given && !input.is_added;
     const int64_t R = over.width, longest = sequence[0].length, columns = law.columns();
-    const int64_t steps = std::max<int64_t>(1, block.steps / rows);
+    const int64_t steps = is_made ? std::max<int64_t>(1, input.steps / rows) : longest;
     const Range all = team.part(rows);
     law.begin(sequence, all);
     for (int64_t k = 0; k < rows; ++k) own.h[k] = over.h0 + sequence[k].index * R, own.n[k] = -1;
     int64_t running = rows;
     for (int64_t t0 = 0; t0 < longest; t0 += steps) {
         const int64_t t1 = std::min(t0 + steps, longest);
-        const auto gates = [&](int64_t k, int64_t t) {
-            return over.gates ? over.gates + sequence[k].row(t, over.over.reverse) * columns
-                              : block.values.get() + (k * (t1 - t0) + t - t0) * columns;
+        const auto gates = [&](int64_t k, int64_t t) -> float* {
+            if (over.gates) return over.gates + sequence[k].row(t, over.over.reverse) * columns;
+            return is_made ? input.values.get() + (k * (t1 - t0) + t - t0) * columns : nullptr;
         };
         while (sequence[running - 1].length <= t0) --running;
         team.wait();
-        input_part(p, team, over, law.input_columns(), sequence, running, t0, t1, gates);
+        if (is_made) input_part(p, team, over, law.input_columns(), sequence, running, t0, t1, gates);
         for (int64_t t = t0; t < t1; ++t) {
             while (sequence[running - 1].length <= t) --running;
             for (int64_t k = 0; k < running; ++k) {
+                const int64_t n = sequence[k].row(t, over.over.reverse);
                 own.before[k] = own.n[k];
-                own.n[k] = sequence[k].row(t, over.over.reverse);
+                own.n[k] = n;
                 own.gates[k] = gates(k, t);
+                own.x[k] = input.is_added ? over.x + n * over.w_x.inputs : nullptr;
+                own.start[k] = is_made ? own.gates[k] : input.is_added ? over.b : over.p + n * law.input_columns();
             }
             team.wait();  // as sequences end, their neighbours move to other threads
             law.step(own.now(p, team, running, sequence));
@@ -308,7 +339,7 @@ void scan(const Primitives& p, const Call& call) {
                         static_cast<double>(over.width + (over.x ? over.w_x.inputs : 0));
     each_group<Law>(p, call, over.over, over.w_h, work,
                     [&](const Team& team, Law& law, const Sequence* sequence, int64_t rows, Pointers& own) {
-                        scan_group(p, team, law, over, sequence, rows, law.block, own);
+                        scan_group(p, team, law, over, sequence, rows, own);
                     });
 }
 

@@ -242,8 +242,8 @@ def zeros(*shape: int) -> np.ndarray:
     return np.zeros(shape, np.float32)
 
 
-def weights(outputs: int, inputs: int) -> np.ndarray:
-    return torch.zeros(module.packed_size(outputs, inputs)).numpy()
+def weights(outputs: int, inputs: int, gates: int = 1) -> np.ndarray:
+    return torch.zeros(module.packed_size(outputs, inputs, gates)).numpy()
 
 
 def affine_with(**changed: object) -> None:
@@ -251,26 +251,27 @@ def affine_with(**changed: object) -> None:
     module.affine(**(good | {"y": zeros(5, 3), "threads": 1} | changed))
 
 
-def scan_of(gates: int, product: int, **changed: object) -> object:
-    good: dict[str, object] = {"x": zeros(5, 2), "lengths": np.array([2, 3]), "b": zeros(gates)}
-    good |= {"w_x": weights(gates, 2), "w_h": weights(product, 3), "h0": zeros(2, 3)}
+def scan_of(gates: int, **changed: object) -> object:
+    wide = 3 * gates
+    good: dict[str, object] = {"x": zeros(5, 2), "lengths": np.array([2, 3]), "b": zeros(wide)}
+    good |= {"w_x": weights(wide, 2, gates), "w_h": weights(wide, 3, gates), "h0": zeros(2, 3)}
     good |= dict.fromkeys(["p", "mask", "gain", "keep_h", "xhat", "rstd", "gates"])
     good |= {"y": zeros(5, 3), "h_last": zeros(2, 3), "rate_h": 0.0, "reverse": False, "threads": 1}
     return module.Scan(**(good | changed))
 
 
 def elman_with(activation: int = 1, **changed: object) -> None:
-    module.scan_elman(scan_of(3, 3, **changed), activation)
+    module.scan_elman(scan_of(1, **changed), activation)
 
 
 def lstm_with(c_last: object = None, **changed: object) -> None:
     last = zeros(2, 3) if c_last is None else c_last
     cell = (None, None, None, None, None, 0.0, zeros(2, 3), last, None, None, None, None)
-    module.scan_lstm(scan_of(12, 12, **changed), *cell)
+    module.scan_lstm(scan_of(4, **changed), *cell)
 
 
-def gru_with(b_hn: object = None, **changed: object) -> None:
-    module.scan_gru(scan_of(9, 6, **changed), weights(3, 3), b_hn)
+def gru_with(b_hn: object = zeros(3), w_n: object = None, **changed: object) -> None:
+    module.scan_gru(scan_of(3, **changed), w_n, b_hn)
 
 
 AGREE = "pass arrays whose shapes agree"
@@ -348,6 +349,11 @@ REFUSED: list[tuple[Callable[..., None], dict[str, object], str]] = [
         f"scan_elman: mask: expected shape [B=2, H=3], got [1, 3]; {AGREE}",
     ),
     (gru_with, {"b_hn": zeros(9)}, f"scan_gru: b_hn: expected shape [H=3], got [9]; {AGREE}"),
+    (
+        gru_with,
+        {"w_n": weights(3, 3)},
+        "scan_gru: expected either w_n or b_hn, got both or neither; pass one of them",
+    ),
     (
         gru_with,
         {"keep_h": np.zeros((4, 3), np.uint8)},

@@ -18,6 +18,7 @@ leading axis is B.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -66,21 +67,27 @@ def check(
     Raises:
         ShapeError: the number of axes, a size, or the dtype is another one.
     """
-    known = sizes or {}
-    letters = shape.split()
-    open_ended = letters[-1:] == ["..."]
-    axes = letters[:-1] if open_ended else letters
-    right = x.dim() >= len(axes) if open_ended else x.dim() == len(axes)
-    wrong = [
-        letter
-        for letter, size in zip(axes, x.shape, strict=False)
-        if known.get(letter, size) != size
-    ]
+    axes, is_open_ended = _axes(shape)
+    right = x.dim() >= len(axes) if is_open_ended else x.dim() == len(axes)
+    wrong = []
+    if sizes:
+        for axis, size in zip(axes, x.shape, strict=False):
+            if sizes.get(axis, size) != size:
+                wrong.append(axis)
     if not right or wrong:
-        raise ShapeError(where, _written(letters, known), str(list(x.shape)), fix or _advice(wrong))
+        written = _written(shape.split(), sizes or {})
+        raise ShapeError(where, written, str(list(x.shape)), fix or _advice(wrong))
     if dtype is not None and x.dtype != dtype:
         advice = fix or f"convert it with .to(torch.{_name(dtype)})"
         raise ShapeError(where, _name(dtype), _name(x.dtype), advice)
+
+
+@cache
+def _axes(shape: str) -> tuple[tuple[str, ...], bool]:
+    """The letters, and whether further axes may follow."""
+    letters = tuple(shape.split())
+    is_open_ended = letters[-1:] == ("...",)
+    return letters[:-1] if is_open_ended else letters, is_open_ended
 
 
 def _written(letters: list[str], sizes: Mapping[str, int]) -> str:

@@ -8,21 +8,21 @@ using segue::Weights;
 namespace {
 
 Weights packed(Memory& memory, int64_t outputs, int64_t inputs, const float* w, int64_t row, int64_t column,
-               Floats& to, int threads, bool half) {
-    float* at = memory.aligned(to, segue::packed_size(outputs, inputs), "packed");
-    segue::pack(outputs, inputs, w, row, column, at, threads, half);
-    return {inputs, outputs, at, half};
+               Floats& to, int threads, int64_t gates, bool half) {
+    float* at = memory.aligned(to, segue::packed_size(outputs, inputs, gates), "packed");
+    segue::pack(outputs, inputs, w, row, column, at, threads, gates, half);
+    return {inputs, outputs, at, gates, half};
 }
 
 // Packs rows [from, to) of W [.., inputs], or the transpose of those rows.
 class Packer {
    public:
     Packer(Memory& memory, int threads, bool half) : memory_(memory), threads_(threads), half_(half) {}
-    Weights rows(const Floats& w, int64_t from, int64_t to, int64_t inputs) {
-        return packed(memory_, to - from, inputs, w.data() + from * inputs, inputs, 1, next(), threads_, half_);
+    Weights rows(const Floats& w, int64_t from, int64_t to, int64_t inputs, int64_t gates = 1) {
+        return packed(memory_, to - from, inputs, w.data() + from * inputs, inputs, 1, next(), threads_, gates, half_);
     }
     Weights transposed(const Floats& w, int64_t from, int64_t to, int64_t inputs) {
-        return packed(memory_, inputs, to - from, w.data() + from * inputs, 1, inputs, next(), threads_, half_);
+        return packed(memory_, inputs, to - from, w.data() + from * inputs, 1, inputs, next(), threads_, 1, half_);
     }
 
    private:
@@ -36,7 +36,7 @@ class Packer {
     std::vector<std::unique_ptr<Floats>> kept_;  // where the memory copies what was packed
 };
 
-// The rows of W_h that are one product: of a GRU, those of r and z.
+// The rows of W_h that are one product on the way back: of a GRU, those of r and z.
 int64_t recurrent_rows(const Problem& q) {
     return q.law == Law::gru ? 2 * q.hidden : q.columns();
 }
@@ -56,10 +56,11 @@ segue::Recurrence recurrence(const Problem& q, const Run& run, Memory& memory, P
         over.p = memory.input(q.p, "p");
     } else {
         over.x = memory.input(q.x, "x");
-        over.w_x = packer.rows(q.w_x, 0, G, q.inputs);
+        over.w_x = packer.rows(q.w_x, 0, G, q.inputs, G / q.hidden);
         over.b = memory.input(q.b, "b");
     }
-    over.w_h = packer.rows(q.w_h, 0, recurrent_rows(q), R);
+    const int64_t product = q.law == Law::gru && q.reset_after ? G : recurrent_rows(q);
+    over.w_h = packer.rows(q.w_h, 0, product, R, product / q.hidden);
     over.mask = memory.optional(q.mask, "mask");
     over.norm.gain = memory.optional(q.gain, "gain");
     if (!q.gain.empty() && run.keep & kXhat) over.norm.xhat = memory.output(k.xhat, N * G, "xhat");
@@ -149,8 +150,8 @@ Result scan(const Problem& q, const Run& run) {
     else if (q.law == Law::lstm)
         segue::scan_lstm(lstm(q, run, memory, packer, k));
     else
-        segue::scan_gru({recurrence(q, run, memory, packer, k), packer.rows(q.w_h, 2 * H, 3 * H, H),
-                         memory.optional(q.b_hn, "b_hn"), q.reset_after});
+        segue::scan_gru({recurrence(q, run, memory, packer, k),
+                         q.reset_after ? Weights{} : packer.rows(q.w_h, 2 * H, 3 * H, H), memory.optional(q.b_hn, "b_hn"), q.reset_after});
     memory.finish();
     if (q.law == Law::gru && !q.reset_after && !k.gates.empty())  // u is not said to be there: do not look at it
         for (int64_t n = 0; n < q.steps(); ++n)
@@ -174,10 +175,11 @@ Gradients scan_back(const Problem& q, const Result& k, const Run& run) {
     return g;
 }
 
-Floats pack(int64_t outputs, int64_t inputs, const Floats& w, int64_t row, int64_t column, int threads, bool half) {
+Floats pack(int64_t outputs, int64_t inputs, const Floats& w, int64_t row, int64_t column, int threads, int64_t gates,
+            bool half) {
     Memory memory;
     Floats to;
-    packed(memory, outputs, inputs, memory.input(w, "w"), row, column, to, threads, half);
+    packed(memory, outputs, inputs, memory.input(w, "w"), row, column, to, threads, gates, half);
     memory.finish();
     return to;
 }

@@ -25,7 +25,7 @@ Result scan(const Problem& q, const Run& run = {});
 Gradients scan_back(const Problem& q, const Result& k, const Run& run = {});
 
 // W [outputs, inputs], element (o, i) at w[o * row + i * column], as pack() leaves it.
-Floats pack(int64_t outputs, int64_t inputs, const Floats& w, int64_t row, int64_t column, int threads,
+Floats pack(int64_t outputs, int64_t inputs, const Floats& w, int64_t row, int64_t column, int threads, int64_t gates,
             bool half);
 
 // y = x W^T + b; b may be empty.

@@ -45,13 +45,16 @@ void check_pack(int64_t outputs, int64_t inputs) {
     Floats transposed(w.size());
     for (int64_t o = 0; o < outputs; ++o)
         for (int64_t i = 0; i < inputs; ++i) transposed[i * outputs + o] = w[o * inputs + i];
-    for (bool half : {false, true}) {
-        const Floats want = pack(outputs, inputs, w, inputs, 1, 1, half);
-        for (int threads : {1, 2, 3}) {
-            const Floats again = pack(outputs, inputs, w, inputs, 1, threads, half);
-            const Floats strided = pack(outputs, inputs, transposed, 1, outputs, threads, half);
-            require(same_bits(again, want), "expected the same on any threads");
-            require(same_bits(strided, want), "expected strides to transpose");
+    for (int64_t gates : {1, 2, 3, 4}) {
+        if (outputs % gates) continue;
+        for (bool half : {false, true}) {
+            const Floats want = pack(outputs, inputs, w, inputs, 1, 1, gates, half);
+            for (int threads : {1, 2, 3}) {
+                const Floats again = pack(outputs, inputs, w, inputs, 1, threads, gates, half);
+                const Floats strided = pack(outputs, inputs, transposed, 1, outputs, threads, gates, half);
+                require(same_bits(again, want), "expected the same on any threads");
+                require(same_bits(strided, want), "expected strides to transpose");
+            }
         }
     }
 }

@@ -68,8 +68,11 @@ def unroll(
     >>> y.shape, state.c.shape
     (torch.Size([2, 4, 5]), torch.Size([2, 5]))
     """
-    steps = x if isinstance(x, Ragged) else as_steps(x, layer.inputs)
-    check("unroll.x", steps.values, "N I ...", {"I": layer.inputs})
+    if isinstance(x, Ragged):
+        check("unroll.x", x.values, "N I ...", {"I": layer.inputs})
+        steps = x
+    else:
+        steps = as_steps(x, layer.inputs)
     flags = None if reset is None else as_flags(reset, steps)
     if isinstance(layer, Acausal):
         if checkpoint is not None:

@@ -74,9 +74,7 @@ def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
 
 
 def _recurrent(given: Given, kept: Kept, y: Tensor, back: Back) -> Tensor:
-    seen = _before(y, given.h, given.lengths, given.reverse)
-    if given.mask is not None:
-        seen *= given.mask.repeat_interleave(given.lengths, 0, output_size=len(seen))
+    seen = native.before(y, given.h, given.mask, given.lengths, given.reverse)
     if not isinstance(given, GRU):
         return _product(back.dproduct.t(), seen, given.half)
     hidden = seen.shape[1]
@@ -122,24 +120,7 @@ def _memory(given: LSTM, kept: Kept, back: Back, need: Collection[str]) -> Gradi
     if "w_c" in need:
         i, f, g, _ = kept.gates.chunk(4, dim=1)
         di, df, _, do = back.d.chunk(4, dim=1)
-        c = _before(kept.c, given.c, given.lengths, given.reverse)
+        c = native.before(kept.c, given.c, None, given.lengths, given.reverse)
         sums = (di * c).sum(0), (df * c).sum(0), (do * (f * c + i * g)).sum(0)
         grads["w_c"] = torch.stack(sums)
     return grads
-
-
-def _before(y: Tensor, first: Tensor, lengths: Tensor, reverse: bool) -> Tensor:
-    """The state before each step ``[N, R]``, from those after each step and the first ones."""
-    before = y.new_empty(y.shape)
-    shifts = max(len(y) - 1, 0)
-    before.narrow(0, 0 if reverse else len(y) - shifts, shifts).copy_(
-        y.narrow(0, len(y) - shifts if reverse else 0, shifts)
-    )
-    # NumPy, because of the cost of small calls.
-    counts = lengths.numpy()
-    ends = counts.cumsum()
-    starts = torch.from_numpy(ends - 1 if reverse else ends - counts)
-    if counts.all():
-        return before.index_copy_(0, starts, first)
-    filled = lengths > 0
-    return before.index_copy_(0, starts[filled], first[filled])

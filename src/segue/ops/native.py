@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import weakref
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
@@ -18,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils.weak import WeakIdKeyDictionary
 
 Memory: TypeAlias = NDArray[np.generic]
 
@@ -194,6 +194,9 @@ class GRU(NamedTuple):
 
 Given: TypeAlias = Elman | LSTM | GRU
 
+_GATES = {Elman: 1, LSTM: 4, GRU: 3}
+_ALL = slice(0, None)
+
 
 class Kept(NamedTuple):
     """What the way back needs beside what was given; an empty tensor stands for what there is not.
@@ -234,7 +237,7 @@ class Back(NamedTuple):
 
 def gate_columns(given: Given) -> tuple[int, int, int]:
     """How many columns of gates are kept, how many have an input part; the norm's groups."""
-    hidden = given.w_hh.shape[0] // {Elman: 1, LSTM: 4, GRU: 3}[type(given)]
+    hidden = given.w_hh.shape[0] // _GATES[type(given)]
     return {
         Elman: (hidden, hidden, 1),
         LSTM: (4 * hidden, 4 * hidden, 1),
@@ -277,9 +280,10 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
     x = _memory(given.x)
     inputs: tuple[Memory | None, ...] = (None, None, None, x)
     if given.w_xh is not None:
-        inputs = (x, packed(given.w_xh, half=given.half), _optional(given.b), None)
-    recurrent = slice(0, 2 * given.h.shape[1] if isinstance(given, GRU) else None)
-    w_h = packed(given.w_hh, rows=recurrent, half=given.half)
+        w_x = packed(given.w_xh, gates=_GATES[type(given)], half=given.half)
+        inputs = (x, w_x, _optional(given.b), None)
+    rows, gates = _first_product(given)
+    w_h = packed(given.w_hh, rows=rows, gates=gates, half=given.half)
     state = w_h, _memory(given.h), _optional(given.mask)
     zoneout = _bytes(given.keep_h), given.rate_h
     norm = (None, None) if kept is None else (_filled(kept.xhat), _filled(kept.rstd))
@@ -291,7 +295,9 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
     if isinstance(given, Elman):
         _NATIVE.scan_elman(arguments, ACTIVATIONS[given.activation])
     elif isinstance(given, GRU):
-        w_n = packed(given.w_hh, rows=slice(2 * given.h.shape[1], None), half=given.half)
+        w_n = None
+        if given.b_hn is None:
+            w_n = packed(given.w_hh, rows=_of_n(given), half=given.half)
         _NATIVE.scan_gru(arguments, w_n, _optional(given.b_hn))
     else:
         w_r = None if given.w_hr is None else packed(given.w_hr, half=given.half)
@@ -320,8 +326,8 @@ def scan_back(
     dh0 = empty(given.h.shape)
     dproduct = d if given.gain is None else torch.empty_like(kept.xhat)
     own = None if given.gain is None else _memory(dproduct)
-    recurrent = slice(0, 2 * given.h.shape[1] if isinstance(given, GRU) else None)
-    w_h_t = packed(given.w_hh, rows=recurrent, transpose=True, half=given.half)
+    first = slice(0, 2 * given.h.shape[1] if isinstance(given, GRU) else None)
+    w_h_t = packed(given.w_hh, rows=first, transpose=True, half=given.half)
     arguments = _NATIVE.Back(
         *(_memory(given.lengths), w_h_t),
         *(_memory(given.h), _memory(y), _optional(given.mask), _optional(given.gain)),
@@ -333,8 +339,7 @@ def scan_back(
     if isinstance(given, Elman):
         _NATIVE.scan_elman_back(arguments, ACTIVATIONS[given.activation])
     elif isinstance(given, GRU):
-        rows = slice(2 * given.h.shape[1], None)
-        w_n_t = packed(given.w_hh, rows=rows, transpose=True, half=given.half)
+        w_n_t = packed(given.w_hh, rows=_of_n(given), transpose=True, half=given.half)
         _NATIVE.scan_gru_back(arguments, w_n_t, given.b_hn is not None)
     else:
         dc0, w_r_t = empty(given.c.shape), None
@@ -348,6 +353,27 @@ def scan_back(
         norm = _filled(kept.chat), _filled(kept.rstd_c), _optional(dc), _memory(dc0)
         _NATIVE.scan_lstm_back(arguments, *more, *cell, *norm, _filled(dm_out), _filled(dnorm_c))
     return Back(d, dproduct, dh0, dc0, dm_out, dnorm_c)
+
+
+def _first_product(given: Given) -> tuple[slice, int]:
+    """The rows of W_hh that the first recurrent product of a step takes, and of how many gates."""
+    if isinstance(given, GRU) and given.b_hn is None:
+        return slice(0, 2 * given.h.shape[1]), 2
+    return _ALL, _GATES[type(given)]
+
+
+def _of_n(given: GRU) -> slice:
+    return slice(2 * given.h.shape[1], None)
+
+
+def before(y: Tensor, first: Tensor, mask: Tensor | None, lengths: Tensor, reverse: bool) -> Tensor:
+    """The state before each step ``[N, R]`` times the mask, from those after each step and the
+    first ones.
+    """
+    states = torch.empty_like(y)
+    given = _memory(y), _memory(first), _optional(mask), _memory(lengths), reverse
+    _NATIVE.before(*given, _memory(states), torch.get_num_threads())
+    return states
 
 
 def gates_serve_once(given: Given) -> bool:
@@ -377,49 +403,68 @@ def _bytes(keep: Tensor | None) -> Memory | None:
 class _Packed(NamedTuple):
     """A weight as the kernels read it, and what tells that it has not changed."""
 
-    parts: dict[tuple[int | None, int | None, bool, bool], Memory]
+    parts: dict[tuple[int | None, int | None, int, bool, bool], Memory]
+    weight: weakref.ref[Tensor]
     version: int
     address: int
-    sample: Tensor
-    sampled: Tensor
+    sample: Memory
+    sampled: bytes
+
+    def is_of(self, weight: Tensor) -> bool:
+        return (
+            self.weight() is weight
+            and self.version == weight._version
+            and self.address == weight.data_ptr()
+            and self.sample.tobytes() == self.sampled
+        )
 
 
-_packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
+# By the id of a weight: a look-up by the tensor itself costs as much as a short step.
+_packed: dict[int, _Packed] = {}
 
 
 def packed(
-    weight: Tensor, *, rows: slice = slice(0, None), transpose: bool = False, half: bool = False
+    weight: Tensor,
+    *,
+    rows: slice = _ALL,
+    gates: int = 1,
+    transpose: bool = False,
+    half: bool = False,
 ) -> Memory:
-    """Rows of a weight ``[O, I]``, or their transpose, packed, in half rounded to bfloat16; kept
-    until the weight changes.
+    """Rows of a weight ``[O, I]``, which are those of so many gates, or their transpose, packed, in
+    half rounded to bfloat16; kept until the weight changes.
 
     A change is seen by the version that torch counts, and by a sample of the elements, because
     writing through ``weight.data`` is not counted. Whoever writes single elements through ``.data``
     makes it miss the change.
     """
-    key = rows.start, rows.stop, transpose, half
     if weight.is_inference():
-        return _pack(weight[rows], transpose, half)
-    known: _Packed | None = _packed.get(weight)  # type: ignore[no-untyped-call]
-    if (
-        known is None
-        or known.version != weight._version
-        or known.address != weight.data_ptr()
-        or not torch.equal(known.sample, known.sampled)
-    ):
-        plain = weight.detach()
-        contiguous = plain.is_contiguous()
-        sample = plain.reshape(-1)[:: max(1, plain.numel() // 32)] if contiguous else plain
-        known = _Packed({}, weight._version, weight.data_ptr(), sample, sample.clone())
-        _packed[weight] = known
-    if key not in known.parts:
-        known.parts[key] = _pack(weight.detach()[rows], transpose, half)
-    return known.parts[key]
+        return _pack(weight[rows], gates, transpose, half)
+    known = _packed.get(id(weight))
+    if known is None or not known.is_of(weight):
+        known = _watched(weight)
+    key = rows.start, rows.stop, gates, transpose, half
+    part = known.parts.get(key)
+    if part is None:
+        part = known.parts[key] = _pack(weight.detach()[rows], gates, transpose, half)
+    return part
 
 
-def _pack(weight: Tensor, transpose: bool, half: bool) -> Memory:
+def _watched(weight: Tensor) -> _Packed:
+    key, plain = id(weight), weight.detach()
+    sample = plain
+    if plain.is_contiguous():
+        sample = plain.reshape(-1)[:: max(1, plain.numel() // 32)]
+    reference = weakref.ref(weight, lambda _: _packed.pop(key, None))
+    seen = sample.numpy()
+    known = _Packed({}, reference, weight._version, weight.data_ptr(), seen, seen.tobytes())
+    _packed[key] = known
+    return known
+
+
+def _pack(weight: Tensor, gates: int, transpose: bool, half: bool) -> Memory:
     strided = (weight.t() if transpose else weight).numpy()
     # Torch aligns its memory to 64 bytes, which the kernels need.
-    memory = torch.empty(_NATIVE.packed_size(*strided.shape)).numpy()
-    _NATIVE.pack(strided, memory, torch.get_num_threads(), half)
+    memory = torch.empty(_NATIVE.packed_size(*strided.shape, gates)).numpy()
+    _NATIVE.pack(strided, memory, torch.get_num_threads(), gates, half)
     return memory
