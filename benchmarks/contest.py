@@ -144,8 +144,12 @@ def ranked(seconds: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def agree(name: str, own: Results, other: Results, tolerance: float = 1e-4) -> float:
-    """The largest difference of any result, relative to the largest value of that result.
+TOLERANCE = 1e-4
+"""How far results may be apart, as a share of the largest value of each."""
+
+
+def agree(name: str, own: Results, other: Results) -> float:
+    """The distance of two contestants' results.
 
     What a peer cannot compute may lack among its results, but y may not.
 
@@ -156,12 +160,21 @@ def agree(name: str, own: Results, other: Results, tolerance: float = 1e-4) -> f
     for key in sorted({"y", *other}):
         if own[key].shape != other[key].shape:
             raise Disagreement(f"{name}: {key} is {other[key].shape}, ours {own[key].shape}")
-        scale = float(np.abs(own[key]).max())
-        error = float(np.abs(own[key] - other[key]).max()) / max(scale, 1e-30)
-        if not error <= tolerance:
+        error = distance({key: other[key]}, {key: own[key]})
+        if not error <= TOLERANCE:
             raise Disagreement(f"{name}: {key} differs from ours by {error:.1e} of its scale")
         largest = max(largest, error)
     return float(f"{largest:.1e}")
+
+
+def distance(found: Results, exact: Results) -> float:
+    """The largest difference of any result, relative to the largest value of that result."""
+
+    def of(key: str) -> float:
+        scale = float(np.abs(exact[key]).max())
+        return float(np.abs(found[key] - exact[key]).max()) / max(scale, 1e-30)
+
+    return max(of(key) for key in exact)
 
 
 def publish(said: Options, lines: Iterable[dict[str, Any]]) -> None:
