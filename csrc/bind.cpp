@@ -202,6 +202,24 @@ Widths gru_widths(const Call& call, const Input& h0, bool is_all) {
     return {H, H, {"4H", 4 * H.size}, all, is_all ? all : two, 2, 3, is_all ? 3 : 2};
 }
 
+void column_sums(const Input& d, const MaybeInput& x, const MaybeOutput& sums, const MaybeOutput& products, int threads) {
+    const Call call{"column_sums"};
+    if (d.ndim() != 2) refuse("column_sums: d", "2 axes", "shape " + shape_of(d), "reshape it");
+    if (bool(x) != bool(products)) refuse(call.name, "products with x", "one of them", "pass both or neither");
+    const Extent N{"N", (int64_t)d.shape(0)}, G{"G", (int64_t)d.shape(1)};
+    const segue::ColumnSums work{N.size,
+                                 G.size,
+                                 call.rows(d, "d", {N, G}),
+                                 d.stride(0),
+                                 x ? call.rows(*x, "x", {N, G}) : nullptr,
+                                 x ? x->stride(0) : 0,
+                                 call.get(sums, "sums", {G}),
+                                 call.get(products, "products", {G}),
+                                 call.at_least_one(threads)};
+    nb::gil_scoped_release release;
+    segue::column_sums(work);
+}
+
 void before(const Input& y, const Input& first, const MaybeInput& mask, const Input& lengths, bool reverse,
             const Output& to, int threads) {
     const Call call{"before"};
@@ -328,6 +346,7 @@ NB_MODULE(_native, m) {
     m.def("packed_size", &segue::packed_size, "outputs"_a, "inputs"_a, "gates"_a = 1);
     m.def("pack", &pack, "w"_a, "packed"_a, "threads"_a, "gates"_a = 1, "half"_a = false);
     m.def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "y"_a, "threads"_a, "half"_a = false);
+    m.def("column_sums", &column_sums, "d"_a, "x"_a.none(), "sums"_a.none(), "products"_a.none(), "threads"_a);
     m.def("before", &before, "y"_a, "first"_a, "mask"_a.none(), "lengths"_a, "reverse"_a, "before"_a, "threads"_a);
     m.def("normalize", &normalize);
     m.def("normalize_back", &normalize_back);

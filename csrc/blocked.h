@@ -127,6 +127,7 @@ void multiply_add(const Primitives& p, std::int64_t rows, const float* const* x,
 void affine(const Primitives& p, const Affine& call);
 void normalize(const Primitives& p, const Normalize& call);
 void normalize_back(const Primitives& p, const NormalizeGrad& call);
+void column_sums(const Primitives& p, const ColumnSums& call);
 void before(const Primitives& p, const Before& call);
 void scan_elman(const Primitives& p, const Elman& call);
 void scan_lstm(const Primitives& p, const Lstm& call);

@@ -101,6 +101,17 @@ struct Call {
         return array ? get<T>(*array, argument, extents) : nullptr;
     }
 
+    // The first element of rows that may be apart; each of them is contiguous.
+    const float* rows(const Input& array, const char* argument, std::initializer_list<Extent> extents) const {
+        const std::string where = name + ": " + argument;
+        if (array.dtype() != nb::dtype<float>()) refuse(where, "float32", name_of(array.dtype()), "convert it");
+        if (array.ndim() != 2) refuse(where, "2 axes", "shape " + shape_of(array), "reshape it");
+        if (array.shape(1) > 1 && array.stride(1) != 1)
+            refuse(where, "contiguous rows", "a strided view", "call .contiguous() on it");
+        shape(array, argument, extents);
+        return static_cast<const float*>(array.data());
+    }
+
     int64_t extent(const Input& array, const char* argument, size_t axis) const {
         layout<float>(array, argument, 2);
         return static_cast<int64_t>(array.shape(axis));

@@ -81,6 +81,10 @@ void normalize_back(const NormalizeGrad& call) {
     blocked::normalize_back(here(), call);
 }
 
+void column_sums(const ColumnSums& call) {
+    blocked::column_sums(here(), call);
+}
+
 void before(const Before& call) {
     blocked::before(here(), call);
 }

@@ -198,6 +198,20 @@ struct GruGrad {
     bool reset_after;
 };
 
+// Sums over all rows, for gradients of biases and of gains: sums[g] = sum_n d[n, g], products[g] = sum_n d[n, g] * x[n, g].
+struct ColumnSums {
+    std::int64_t rows, columns;
+    const float* d;
+    std::int64_t d_row;  // from one row to the next
+    const float* x;      // optional
+    std::int64_t x_row;
+    float* sums;      // [G], optional
+    float* products;  // [G], with x
+    int threads;
+};
+
+void column_sums(const ColumnSums& call);
+
 // What the recurrent product has seen at each step, for the gradient of its weights: mask * the state before the step.
 struct Before {
     Sequences over;

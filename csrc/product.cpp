@@ -114,4 +114,28 @@ void normalize_back(const Primitives& p, const NormalizeGrad& call) {
     });
 }
 
+void column_sums(const Primitives& p, const ColumnSums& call) {
+    constexpr int64_t kColumns = 256, kBlock = 128;  // sums of sums, so that rounding does not grow with the rows
+    const int64_t parts = (call.columns + kColumns - 1) / kColumns;
+    const int useful = useful_threads(call.threads, parts, static_cast<double>(call.rows * call.columns) * 4);
+    run_shares(useful, [&](int k) {
+        for (int64_t part = parts * k / useful; part < parts * (k + 1) / useful; ++part) {
+            const int64_t at = part * kColumns, size = std::min(kColumns, call.columns - at);
+            float block[2][kColumns], *to[2] = {call.sums, call.x ? call.products : nullptr};
+            for (float* all : to)
+                if (all) std::fill_n(all + at, size, 0.0f);
+            for (int64_t n = 0; n < call.rows;) {
+                for (float* one : {block[0], block[1]}) std::fill_n(one, size, 0.0f);
+                for (const int64_t end = std::min(n + kBlock, call.rows); n < end; ++n) {
+                    const float* d = call.d + n * call.d_row + at;
+                    if (to[0]) p.add(size, block[0], d, block[0]);
+                    if (to[1]) p.add_product(size, d, call.x + n * call.x_row + at, block[1]);
+                }
+                for (int which : {0, 1})
+                    if (to[which]) p.add(size, to[which] + at, block[which], to[which] + at);
+            }
+        }
+    });
+}
+
 }  // namespace segue::blocked

@@ -121,6 +121,16 @@ def test_zoneout_draws_for_every_sequence_unit_and_step() -> None:
     assert abs(float((kept[:, :, 1:] * kept[:, :, :-1]).mean()) - 0.09) <= 0.01
 
 
+def test_zoneout_draws_what_the_seed_and_the_generator_of_torch_say() -> None:
+    layer, x = Zoneout(GRU(3, 50), hidden=0.3), torch.randn(4, 8, 3)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first, second = unroll(layer, x)[0], unroll(layer, x)[0]
+    torch.set_rng_state(state)
+    assert torch.equal(unroll(layer, x)[0], first)
+    assert not torch.equal(first, second)
+
+
 def test_the_mean_of_zoneout_in_training_is_its_evaluation() -> None:
     torch.manual_seed(0)
     layer = Zoneout(LSTM(3, 4), hidden=0.2, cell=0.6)

@@ -18,7 +18,6 @@ leading axis is B.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -67,7 +66,9 @@ def check(
     Raises:
         ShapeError: the number of axes, a size, or the dtype is another one.
     """
-    axes, is_open_ended = _axes(shape)
+    axes = shape.split()
+    is_open_ended = axes[-1:] == ["..."]
+    axes = axes[:-1] if is_open_ended else axes
     right = x.dim() >= len(axes) if is_open_ended else x.dim() == len(axes)
     wrong = []
     if sizes:
@@ -80,14 +81,6 @@ def check(
     if dtype is not None and x.dtype != dtype:
         advice = fix or f"convert it with .to(torch.{_name(dtype)})"
         raise ShapeError(where, _name(dtype), _name(x.dtype), advice)
-
-
-@cache
-def _axes(shape: str) -> tuple[tuple[str, ...], bool]:
-    """The letters, and whether further axes may follow."""
-    letters = tuple(shape.split())
-    is_open_ended = letters[-1:] == ("...",)
-    return letters[:-1] if is_open_ended else letters, is_open_ended
 
 
 def _written(letters: list[str], sizes: Mapping[str, int]) -> str:

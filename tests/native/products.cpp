@@ -4,6 +4,7 @@
 
 #include "checks.h"
 #include "compare.h"
+#include "memory.h"
 #include "native.h"
 
 namespace {
@@ -106,6 +107,60 @@ void check_normalized(Harness& harness, int64_t rows, int64_t columns, int64_t s
         harness.digest(a->data(), a->size() * sizeof(float));
 }
 
+// Rows that are parts of longer ones, so that the caller's strides are seen.
+void check_column_sums(Harness& harness, int64_t rows, int64_t columns) {
+    Draw draw(rows * 7919 + columns);
+    const int64_t d_row = columns + 3, x_row = columns + 5;
+    const Floats d = draw.many(rows * d_row, -1, 1), x = draw.many(rows * x_row, -1, 1);
+    definition::Array<double> sums(columns), products(columns);
+    definition::Array<float> plain_sums(columns), plain_products(columns);
+    for (int64_t n = 0; n < rows; ++n)
+        for (int64_t j = 0; j < columns; ++j) {
+            const float a = d[n * d_row + j], b = x[n * x_row + j];
+            sums[j] += a, plain_sums[j] += a;
+            products[j] += double(a) * b, plain_products[j] += a * b;
+        }
+    const auto run = [&](int threads) {
+        Memory memory;
+        std::pair<Floats, Floats> got;
+        segue::column_sums({rows, columns, memory.input(d, "d"), d_row, memory.input(x, "x"), x_row,
+                            memory.output(got.first, columns, "sums"), memory.output(got.second, columns, "products"),
+                            threads});
+        memory.finish();
+        return got;
+    };
+    const auto got = run(1);
+    compare(harness, "sums", kFloat, got.first, sums, plain_sums);
+    compare(harness, "products", kFloat, got.second, products, plain_products);
+    for (int threads : {2, 3}) require(run(threads) == got, "expected the same on any threads");
+}
+
+void check_before(int64_t width, bool masked, bool reverse) {
+    Draw draw(width);
+    const std::vector<int64_t> lengths = {3, 0, 1, 70, 5, 0};
+    const int64_t rows = 79, count = 6;
+    const Floats y = draw.many(rows * width, -1, 1), first = draw.many(count * width, -1, 1);
+    const Floats mask = masked ? draw.many(count * width, 0, 2) : Floats();
+    Floats want(rows * width);
+    for (int64_t s = 0, start = 0; s < count; start += lengths[s++])
+        for (int64_t t = 0; t < lengths[s]; ++t)
+            for (int64_t j = 0; j < width; ++j) {
+                const int64_t n = start + t, earlier = reverse ? n + 1 : n - 1;
+                const bool is_first = reverse ? t == lengths[s] - 1 : t == 0;
+                const float state = is_first ? first[s * width + j] : y[earlier * width + j];
+                want[n * width + j] = masked ? mask[s * width + j] * state : state;
+            }
+    for (int threads : {1, 2, 3}) {
+        Memory memory;
+        Floats got;
+        segue::before({{count, rows, memory.input(lengths, "lengths"), reverse, threads}, width, memory.input(y, "y"),
+                       memory.input(first, "first"), memory.optional(mask, "mask"),
+                       memory.output(got, rows * width, "before")});
+        memory.finish();
+        require(got == want, "expected the state before each step, on any threads");
+    }
+}
+
 }  // namespace
 
 void check_products(Harness& harness) {
@@ -131,4 +186,13 @@ void check_products(Harness& harness) {
                 harness.check("norm rows " + std::to_string(rows) + " columns " + std::to_string(columns) + " split " +
                                   std::to_string(split),
                               [&] { check_normalized(harness, rows, columns, split); });
+    for (int64_t columns : {1, 17, 255, 600})
+        for (int64_t rows : {0, 1, 127, 300, 2000})
+            harness.check("column sums rows " + std::to_string(rows) + " columns " + std::to_string(columns),
+                          [&] { check_column_sums(harness, rows, columns); });
+    for (int64_t width : {1, 17, 2000})
+        for (bool masked : {false, true})
+            for (bool reverse : {false, true})
+                harness.check("states before, width " + std::to_string(width),
+                              [&] { check_before(width, masked, reverse); });
 }

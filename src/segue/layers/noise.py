@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from segue import ops
 from segue.cells import QUIET, Cell, LawCell, Noise
 from segue.errors import SpecError
 from segue.layers.causal import check_rate
@@ -142,7 +142,4 @@ class Zoneout(Cell):
 
 def _draw(like: Tensor, rate: float, steps: int) -> Tensor | None:
     """bool ``[N, units]``, True with probability `rate`; None for a rate of 0."""
-    if not rate:
-        return None
-    shape = steps, like.shape[1]
-    return torch.empty(shape, dtype=torch.bool, device=like.device).bernoulli_(rate)
+    return ops.draw(like, steps, rate) if rate else None

@@ -13,6 +13,7 @@ they can:
 
 from __future__ import annotations
 
+from segue.ops.draws import draw
 from segue.ops.fused import fused_runs, in_buckets
 from segue.ops.loop import State, carried_dtype, leaves, loop, map_state
 from segue.ops.native import GRU, LSTM, Elman, Given, Shared, native_name, native_runs
@@ -27,6 +28,7 @@ __all__ = [
     "State",
     "affine",
     "carried_dtype",
+    "draw",
     "fused_runs",
     "in_buckets",
     "leaves",

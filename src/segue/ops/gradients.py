@@ -56,7 +56,7 @@ def way_back(
     if "gain" in need:
         grads["gain"] = _gain(given, kept, back)
     if isinstance(given, GRU) and "b_hn" in need:
-        grads["b_hn"] = _last(back.d, back.dh.shape[1]).sum(0)
+        grads["b_hn"] = native.column_sums(_last(back.d, back.dh.shape[1]))
     return grads | _memory(given, kept, back, need) if isinstance(given, LSTM) else grads
 
 
@@ -69,7 +69,7 @@ def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
     if "w_xh" in need:
         grads["w_xh"] = _product(d.t(), given.x, given.half)
     if "b" in need:
-        grads["b"] = d.sum(0)
+        grads["b"] = native.column_sums(d)
     return grads
 
 
@@ -102,19 +102,20 @@ def _last(d: Tensor, hidden: int) -> Tensor:
 
 def _gain(given: Given, kept: Kept, back: Back) -> Tensor:
     if not isinstance(given, GRU):
-        return (back.d * kept.xhat).sum(0)
+        return native.column_products(back.d, kept.xhat)
     hidden = back.dh.shape[1]
-    d = torch.cat([back.d[:, : 2 * hidden], _last(back.d, hidden)], dim=1)
-    return (d * kept.xhat).sum(0)
+    rz = native.column_products(back.d.narrow(1, 0, 2 * hidden), kept.xhat.narrow(1, 0, 2 * hidden))
+    n = native.column_products(_last(back.d, hidden), _last(kept.xhat, hidden))
+    return torch.cat([rz, n])
 
 
 def _memory(given: LSTM, kept: Kept, back: Back, need: Collection[str]) -> Gradients:
     """Those of what only an LSTM has."""
     grads: Gradients = {}
     if "gain_c" in need:
-        grads["gain_c"] = (back.dnorm_c * kept.chat).sum(0)
+        grads["gain_c"] = native.column_products(back.dnorm_c, kept.chat)
     if "b_c" in need:
-        grads["b_c"] = back.dnorm_c.sum(0)
+        grads["b_c"] = native.column_sums(back.dnorm_c)
     if "w_hr" in need:
         grads["w_hr"] = _product(back.dm_out.t(), kept.m, given.half)
     if "w_c" in need:

@@ -45,6 +45,19 @@ def differentiate(name: str, call: Callable[..., Any]) -> None:
     _LIBRARY.impl(name, call, "Autograd")
 
 
+def define_drawing(name: str, call: Callable[[Tensor, int, float], Tensor]) -> None:
+    """Defines an operator that draws bool ``[rows, units]``; two calls of it are never one."""
+    _LIBRARY.define(
+        f"{name}(Tensor like, SymInt rows, float rate) -> Tensor",
+        tags=(torch.Tag.nondeterministic_seeded,),
+    )
+
+    def shapes(like: Tensor, rows: int, rate: float) -> Tensor:
+        return like.new_empty((rows, like.shape[1]), dtype=torch.bool)
+
+    _implement(name, call, shapes)
+
+
 def keep(given: Given) -> tuple[tuple[Tensor, ...], Kept]:
     """As `segue.ops.native.scan`, and what the way back needs: by the operator."""
     outputs = getattr(torch.ops.segue, f"{NAMES[type(given)]}_kept")(*given)
@@ -144,12 +157,15 @@ def _define_products() -> None:
     )
     _implement("normalize", native.normalize, _normalize_shapes)
     _LIBRARY.define(
-        "normalize_back(Tensor gain, Tensor xhat, Tensor rstd, int split, Tensor dy) -> Tensor du"
+        "normalize_back(Tensor gain, Tensor xhat, Tensor rstd, int split, Tensor dy)"
+        " -> (Tensor du, Tensor dgain, Tensor db)"
     )
     _implement(
         "normalize_back",
         native.normalize_back,
-        lambda gain, xhat, rstd, split, dy: xhat.new_empty(xhat.shape),
+        lambda gain, xhat, rstd, split, dy: (
+            *(xhat.new_empty(xhat.shape), gain.new_empty(gain.shape), gain.new_empty(gain.shape)),
+        ),
     )
 
 

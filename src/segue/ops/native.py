@@ -91,12 +91,14 @@ def normalize(u: Tensor, gain: Tensor, b: Tensor, split: int) -> tuple[Tensor, T
     return y, xhat, rstd
 
 
-def normalize_back(gain: Tensor, xhat: Tensor, rstd: Tensor, split: int, dy: Tensor) -> Tensor:
-    """The gradient of u from that of y."""
-    du = torch.empty_like(xhat)
+def normalize_back(
+    gain: Tensor, xhat: Tensor, rstd: Tensor, split: int, dy: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of u, of the gain and of b, from that of y."""
+    du, dy = torch.empty_like(xhat), dy.contiguous()
     given = _memory(gain), _memory(xhat), _memory(rstd), split, _memory(dy), _memory(du)
     _NATIVE.normalize_back(*given, torch.get_num_threads())
-    return du
+    return du, column_products(dy, xhat), column_sums(dy)
 
 
 class Shared(NamedTuple):
@@ -364,6 +366,20 @@ def _first_product(given: Given) -> tuple[slice, int]:
 
 def _of_n(given: GRU) -> slice:
     return slice(2 * given.h.shape[1], None)
+
+
+def column_sums(d: Tensor) -> Tensor:
+    """The sum of d ``[N, G]`` over its rows, which may be parts of longer ones."""
+    sums = d.new_empty(d.shape[1])
+    _NATIVE.column_sums(d.numpy(), None, sums.numpy(), None, torch.get_num_threads())
+    return sums
+
+
+def column_products(d: Tensor, x: Tensor) -> Tensor:
+    """The sum of d * x ``[N, G]``, likewise."""
+    products = d.new_empty(d.shape[1])
+    _NATIVE.column_sums(d.numpy(), x.numpy(), None, products.numpy(), torch.get_num_threads())
+    return products
 
 
 def before(y: Tensor, first: Tensor, mask: Tensor | None, lengths: Tensor, reverse: bool) -> Tensor:

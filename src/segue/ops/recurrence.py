@@ -245,8 +245,8 @@ class _Normalize(torch.autograd.Function):
         if torch.is_grad_enabled():
             grads = _again(lambda *views: (ctx.definition(*views),), [u, gain, b], (dy,))
             return None, None, *grads, None
-        du = ctx.calls[1](gain, xhat, rstd, ctx.split, dy)
-        return None, None, du, (dy * xhat).sum(0), dy.sum(0), None
+        du, dgain, db = ctx.calls[1](gain, xhat, rstd, ctx.split, dy)
+        return None, None, du, dgain, db, None
 
 
 def _below(operator: Any, *fields: Any) -> Any:
