@@ -48,7 +48,8 @@ bool together(const Sequences& over, const Weights& w_h, int threads) {
 InputPart::InputPart(const Recurrence& over, bool is_whole, int64_t columns, const std::vector<Sequence>& share)
     : is_given(is_whole && !over.x) {
     const int64_t rows = std::min<int64_t>(kRows, share.size());
-    is_added = is_whole && over.x && !over.w_x.half && rows >= kFewRows;
+    const bool is_one_step = share.front().length <= 1;  // then the weights are read once either way
+    is_added = is_whole && over.x && !over.w_x.half && (rows >= kFewRows || is_one_step);
     if (is_given || is_added) return;
     int64_t all = 0;
     for (const Sequence& sequence : share) all += sequence.length;

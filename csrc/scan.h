@@ -8,8 +8,8 @@
 //
 // The sums of the gates begin with the bias, then come the inputs, then the state. Where its products have no norm, a
 // law adds both parts in one go and is applied to the sums before they leave the nearest cache. Otherwise, and where
-// rows are so few that reading the input weights at every step would cost more than it saves, the input part of many
-// steps is made first.
+// rows are so few that reading the input weights at each of many steps would cost more than it saves, the input part of
+// many steps is made first.
 //
 // Rows of a batch are independent, so they are dealt out to threads once for the whole sequence: a thread takes its
 // rows through all of time and waits for nobody. Only where the weights do not fit the cache next to a core, or rows
@@ -29,7 +29,7 @@ namespace segue::blocked {
 using std::int64_t;
 
 constexpr int64_t kGateValues = 1 << 17;  // gate values between the input part and the recurrent part: half an L2
-constexpr int64_t kFewRows = 4;           // up to here weights are read from a cache faster than they are used
+constexpr int64_t kFewRows = 4;           // below, weights are used faster than a cache gives them
 constexpr int64_t kNearWeights = 450000;  // recurrent weights that fit the cache next to a core, measured
 
 struct Sequence {
@@ -41,11 +41,13 @@ struct Sequence {
 // Longest first, so that the sequences still running at a step are the first ones; to the thread with least steps.
 std::vector<std::vector<Sequence>> share_out(const Sequences& over, int shares);
 
-// A block of rows of scratch, and the pointers to them.
+// A block of rows of scratch, and the pointers to them; nothing where rows have no width, as those of an option that is
+// not taken: a single step is short enough to feel each allocation.
 class Rows {
    public:
-    Rows(int64_t rows, int64_t width) : memory_(new float[rows * width]), width_(width), at_(rows) {
-        for (int64_t k = 0; k < rows; ++k) at_[k] = memory_.get() + k * width;
+    Rows(int64_t rows, int64_t width) : memory_(width ? new float[rows * width] : nullptr), width_(width) {
+        if (width) at_.resize(rows);
+        for (size_t k = 0; k < at_.size(); ++k) at_[k] = memory_.get() + k * width;
     }
     float* operator[](int64_t k) const { return at_[k]; }
     float* const* data() const { return at_.data(); }
@@ -184,18 +186,28 @@ class StateGrad {
     Rows dh_, kept_, masked_;
 };
 
-// The pointers of one thread.
-struct Pointers {
-    std::vector<int64_t> n, before;
-    std::vector<float*> gates, to;
-    std::vector<const float*> start, x, h, from;
+// The pointers of one thread; see Now.
+class Pointers {
+   public:
+    int64_t *n, *before;
+    float **gates, **to;
+    const float **start, **x, **h, **from;
 
-    explicit Pointers(int64_t rows)
-        : n(rows), before(rows), gates(rows), to(rows), start(rows), x(rows), h(rows), from(rows) {}
-    Now now(const Primitives& p, const Team& team, int64_t rows, const Sequence* sequence) {
-        return {p,           team,         rows,     team.part(rows), sequence,  n.data(),   before.data(),
-                gates.data(), start.data(), x.data(), h.data(),        to.data(), from.data()};
+    explicit Pointers(int64_t rows) : numbers_(2 * rows), written_(2 * rows), read_(4 * rows) {
+        n = numbers_.data(), before = n + rows;
+        gates = written_.data(), to = gates + rows;
+        start = read_.data(), x = start + rows, h = x + rows, from = h + rows;
     }
+    Pointers(const Pointers&) = delete;
+
+    Now now(const Primitives& p, const Team& team, int64_t rows, const Sequence* sequence) const {
+        return {p, team, rows, team.part(rows), sequence, n, before, gates, start, x, h, to, from};
+    }
+
+   private:
+    std::vector<int64_t> numbers_;
+    std::vector<float*> written_;
+    std::vector<const float*> read_;
 };
 
 // How the input part comes into the gates, for a law whose sums are made in one go (is_whole) or are not.

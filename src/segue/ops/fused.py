@@ -9,7 +9,8 @@ input, the flag (1 on padded steps, 0 on real ones), holds the state: see `flagg
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
@@ -100,6 +101,17 @@ def _run_bucket(run: Fused, x: Ragged, state: State) -> tuple[Tensor, State]:
     return outputs.values, type(state)(outputs.last(), *rest)
 
 
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Without what torch warns of and the caller cannot change: that it has no oneDNN form of
+    projections, and that cuDNN copies weights which do not lie in one piece.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="LSTM with projections")
+        warnings.filterwarnings("ignore", message="RNN module weights are not part")
+        yield
+
+
 def flagged(w_xh: Tensor, column: Tensor) -> Tensor:
     """The weights ``[G, I]`` with one more input, the flag, weighed by ``column`` ``[G]``."""
     return torch.cat([w_xh, column[:, None]], dim=1)
@@ -115,7 +127,8 @@ def fused_elman(
         w_xh = flagged(w_xh, torch.full_like(b, -1e30 if activation == "relu" else 0.0))
     run = _VF.rnn_tanh if activation == "tanh" else _VF.rnn_relu
     flat = [w_xh, w_hh, b, torch.zeros_like(b)]
-    y, _ = run(x, h[None], flat, True, 1, 0.0, False, False, False)
+    with _without_advice():
+        y, _ = run(x, h[None], flat, True, 1, 0.0, False, False, False)
     return (y,)
 
 
@@ -137,10 +150,7 @@ def fused_lstm(
         i, f, g, o = torch.zeros_like(b).reshape(4, -1).unbind()
         w_xh = flagged(w_xh, torch.cat([i - 1e4, f + 1e4, g, o]))
     flat = [w_xh, w_hh, b, torch.zeros_like(b)] + ([] if w_hr is None else [w_hr])
-    with warnings.catch_warnings():
-        # torch says once that it has no oneDNN form of projections, about which nobody can do
-        # anything.
-        warnings.filterwarnings("ignore", message="LSTM with projections")
+    with _without_advice():
         y, _, c = _VF.lstm(x, (h[None], c[None]), flat, True, 1, 0.0, False, False, False)
     return y, c[0]
 
@@ -153,5 +163,6 @@ def fused_gru(
         # h stays between its last value and -1 or 1 whatever the padded steps do: nothing to hold.
         w_xh = flagged(w_xh, torch.zeros_like(b))
     b_hh = torch.cat([torch.zeros_like(b)[: 2 * len(b_hn)], b_hn])
-    y, _ = _VF.gru(x, h[None], [w_xh, w_hh, b, b_hh], True, 1, 0.0, False, False, False)
+    with _without_advice():
+        y, _ = _VF.gru(x, h[None], [w_xh, w_hh, b, b_hh], True, 1, 0.0, False, False, False)
     return (y,)
