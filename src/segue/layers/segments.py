@@ -172,9 +172,9 @@ class _InSegments(torch.autograd.Function):
         state = [_leaf(segments.sorted(leaf), leaf.requires_grad) for leaf in given]
         borders: list[_Border] = []
         ended: list[list[Tensor]] = []
-        y = x.new_empty(0)
-        for segment in range(segments.count):
-            running = segments.running(segment)
+        y, at = x.new_empty(0), 0
+        counts = [segments.running(segment) for segment in range(segments.count)]
+        for segment, running in enumerate(counts):
             ended.append([leaf[running:] for leaf in state])
             start = [_leaf(leaf[:running], leaf.requires_grad) for leaf in state]
             borders.append(_border(start, x, borders))
@@ -182,9 +182,16 @@ class _InSegments(torch.autograd.Function):
             if segment == 0:
                 _refuse_strays(ran, [ran.inputs, *start, *lent.values()])
                 y = ran.y.new_empty(x.shape[0], *ran.y.shape[1:])
+                # All borders in one piece: small ones, each made between the large tensors of two
+                # segments, would keep the memory of these from being used again.
+                held = [leaf.new_empty(sum(counts), *leaf.shape[1:]) for leaf in ran.state]
             y[ran.places] = ran.y.detach()
-            # A copy, since the state may be a view of all that the segment made.
-            state = [_leaf(leaf.detach().clone(), leaf.requires_grad) for leaf in ran.state]
+            # Copies, since the state may be a view of all that the segment made.
+            state = [
+                _leaf(_copied(leaf.detach(), all_[at : at + running]), leaf.requires_grad)
+                for all_, leaf in zip(held, ran.state, strict=True)
+            ]
+            at += running
             # Else the graph of this segment would live until the next one is made.
             del ran
         ctx.segments, ctx.borders = segments, borders
@@ -268,6 +275,11 @@ def _refuse_strays(ran: _Ran, known: Sequence[Tensor]) -> None:
             got = f"a layer that reads another tensor with a gradient, of shape {list(leaf.shape)}"
             fix = "make it a parameter of the layer, or leave checkpoint out"
             raise SpecError("unroll.checkpoint", expected, got, fix)
+
+
+def _copied(leaf: Tensor, to: Tensor) -> Tensor:
+    """A copy in memory that is there for it, or, of a state that grows, in its own."""
+    return to.copy_(leaf) if to.shape == leaf.shape and to.dtype == leaf.dtype else leaf.clone()
 
 
 def _leaf(tensor: Tensor, needs_gradient: bool | None = None) -> Tensor:
