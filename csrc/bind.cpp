@@ -202,7 +202,8 @@ Widths gru_widths(const Call& call, const Input& h0, bool is_all) {
     return {H, H, {"4H", 4 * H.size}, all, is_all ? all : two, 2, 3, is_all ? 3 : 2};
 }
 
-void column_sums(const Input& d, const MaybeInput& x, const MaybeOutput& sums, const MaybeOutput& products, int threads) {
+void column_sums(const Input& d, const MaybeInput& x, const MaybeOutput& sums, const MaybeOutput& products,
+                 int threads) {
     const Call call{"column_sums"};
     if (d.ndim() != 2) refuse("column_sums: d", "2 axes", "shape " + shape_of(d), "reshape it");
     if (bool(x) != bool(products)) refuse(call.name, "products with x", "one of them", "pass both or neither");

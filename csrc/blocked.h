@@ -7,7 +7,8 @@
 namespace segue {
 
 // One step of rows whose products have no norm, for the units of panels [from, to) of the weights. The sums of a row's
-// gates start with the bias or the input part; to them are added the inputs, unless these pointers are null, and the state.
+// gates start with the bias or the input part; to them are added the inputs, unless these pointers are null, and the
+// state.
 struct Step {
     std::int64_t rows;
     const float *const *start, *const *x, *const *seen;

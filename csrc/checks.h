@@ -65,7 +65,7 @@ struct Call {
     std::string name;
 
     template <class T, class Array>
-    void layout(const Array& array, const char* argument, size_t ndim) const {
+    void kind(const Array& array, const char* argument, size_t ndim) const {
         const std::string where = name + ": " + argument;
         const nb::dlpack::dtype dtype = nb::dtype<T>();
         if (array.device_type() != nb::device::cpu::value)
@@ -73,7 +73,13 @@ struct Call {
         if (array.dtype() != dtype) refuse(where, name_of(dtype), name_of(array.dtype()), "convert it");
         if (array.ndim() != ndim)
             refuse(where, std::to_string(ndim) + " axes", "shape " + shape_of(array), "reshape it");
-        if (!contiguous(array)) refuse(where, "contiguous memory", "a strided view", "call .contiguous() on it");
+    }
+
+    template <class T, class Array>
+    void layout(const Array& array, const char* argument, size_t ndim) const {
+        kind<T>(array, argument, ndim);
+        if (!contiguous(array))
+            refuse(name + ": " + argument, "contiguous memory", "a strided view", "call .contiguous() on it");
     }
 
     template <class Array>
@@ -103,11 +109,9 @@ struct Call {
 
     // The first element of rows that may be apart; each of them is contiguous.
     const float* rows(const Input& array, const char* argument, std::initializer_list<Extent> extents) const {
-        const std::string where = name + ": " + argument;
-        if (array.dtype() != nb::dtype<float>()) refuse(where, "float32", name_of(array.dtype()), "convert it");
-        if (array.ndim() != 2) refuse(where, "2 axes", "shape " + shape_of(array), "reshape it");
+        kind<float>(array, argument, 2);
         if (array.shape(1) > 1 && array.stride(1) != 1)
-            refuse(where, "contiguous rows", "a strided view", "call .contiguous() on it");
+            refuse(name + ": " + argument, "contiguous rows", "a strided view", "call .contiguous() on it");
         shape(array, argument, extents);
         return static_cast<const float*>(array.data());
     }

@@ -19,9 +19,9 @@ namespace segue {
 
 enum class Activation : int { identity = 0, tanh = 1, relu = 2, sigmoid = 3 };
 
-// A matrix W [outputs, inputs] in the order in which a product reads it; made by pack(). Its outputs are those of 1 to 4
-// gates, one gate after the other, and the gates of one unit are packed side by side. In half precision W and what
-// it is multiplied with are rounded to bfloat16 (to nearest, ties to even) and their products, which are then exact,
+// A matrix W [outputs, inputs] in the order in which a product reads it; made by pack(). Its outputs are those of 1 to
+// 4 gates, one gate after the other, and the gates of one unit are packed side by side. In half precision W and what it
+// is multiplied with are rounded to bfloat16 (to nearest, ties to even) and their products, which are then exact,
 // summed in float32.
 struct Weights {
     std::int64_t inputs, outputs;
@@ -115,8 +115,8 @@ struct Recurrence {
 };
 
 // The way back through a scan. d [N, columns of gates] is the gradient of the gates before their activation; of a GRU
-// dr, dz, dn, and du (that of W_hn h + b_hn; where the reset comes before, du = dn). d may be
-// gates. Weight gradients are products of d with the inputs and states, left to the caller.
+// dr, dz, dn, and du (that of W_hn h + b_hn; where the reset comes before, du = dn). d may be gates.
+// Weight gradients are products of d with the inputs and states, left to the caller.
 struct RecurrenceGrad {
     Sequences over;
     std::int64_t hidden, width;
@@ -198,7 +198,8 @@ struct GruGrad {
     bool reset_after;
 };
 
-// Sums over all rows, for gradients of biases and of gains: sums[g] = sum_n d[n, g], products[g] = sum_n d[n, g] * x[n, g].
+// Sums over all rows, for gradients of biases and of gains: sums[g] = sum_n d[n, g],
+// products[g] = sum_n d[n, g] * x[n, g].
 struct ColumnSums {
     std::int64_t rows, columns;
     const float* d;

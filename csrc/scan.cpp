@@ -20,7 +20,7 @@ std::vector<std::vector<Sequence>> share_out(const Sequences& over, int shares) 
 
 void before(const Primitives& p, const Before& call) {
     const int64_t R = call.width;
-    const double work = static_cast<double>(call.over.steps * R) * 16;  // moving a value costs as much as so many products
+    const double work = static_cast<double>(call.over.steps * R) * 16;  // moving a value costs so many products
     const int threads = useful_threads(call.over.threads, call.over.count, work);
     const auto shares = share_out(call.over, threads);
     run_shares(threads, [&](int share) {

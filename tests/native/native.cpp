@@ -151,7 +151,8 @@ Result scan(const Problem& q, const Run& run) {
         segue::scan_lstm(lstm(q, run, memory, packer, k));
     else
         segue::scan_gru({recurrence(q, run, memory, packer, k),
-                         q.reset_after ? Weights{} : packer.rows(q.w_h, 2 * H, 3 * H, H), memory.optional(q.b_hn, "b_hn"), q.reset_after});
+                         q.reset_after ? Weights{} : packer.rows(q.w_h, 2 * H, 3 * H, H),
+                         memory.optional(q.b_hn, "b_hn"), q.reset_after});
     memory.finish();
     if (q.law == Law::gru && !q.reset_after && !k.gates.empty())  // u is not said to be there: do not look at it
         for (int64_t n = 0; n < q.steps(); ++n)

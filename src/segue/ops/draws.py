@@ -13,7 +13,7 @@ from segue.ragged import is_traced
 def draw(like: Tensor, rows: int, rate: float) -> Tensor:
     """bool ``[rows, units]`` on the device of ``like`` ``[B, units]``, True with this probability.
 
-    Torch draws one number after the other on a CPU; NumPy's SFC64 takes a sixth of the time. Its
+    Torch draws one number after the other on a CPU; NumPy's SFC64 is several times as fast. Its
     seed is drawn from torch, so that torch's seed and generator state decide as everywhere.
     """
     if like.device.type != "cpu":

@@ -98,7 +98,10 @@ def normalize_back(
     du, dy = torch.empty_like(xhat), dy.contiguous()
     given = _memory(gain), _memory(xhat), _memory(rstd), split, _memory(dy), _memory(du)
     _NATIVE.normalize_back(*given, torch.get_num_threads())
-    return du, column_products(dy, xhat), column_sums(dy)
+    products, sums = torch.empty_like(gain), torch.empty_like(gain)
+    both = sums.numpy(), products.numpy()
+    _NATIVE.column_sums(dy.numpy(), xhat.numpy(), *both, torch.get_num_threads())
+    return du, products, sums
 
 
 class Shared(NamedTuple):
