@@ -70,6 +70,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, half: bool = False
     bfloat16.
     """
     y = x.new_empty(x.shape[0], weight.shape[0])
+    _in_large_pages(y)
     offset = None if bias is None else _memory(bias)
     w = packed(weight, half=half)
     _NATIVE.affine(_memory(x), w, offset, _memory(y), torch.get_num_threads(), half)
@@ -202,6 +203,9 @@ Given: TypeAlias = Elman | LSTM | GRU
 _GATES = {Elman: 1, LSTM: 4, GRU: 3}
 _ALL = slice(0, None)
 
+# Bytes from which memory is worth large pages, which have 2 MB.
+_LARGE = 4 << 20
+
 
 class Kept(NamedTuple):
     """What the way back needs beside what was given; an empty tensor stands for what there is not.
@@ -282,6 +286,7 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
         y ``[N, R]``, the last h ``[B, R]`` and the last c ``[B, H]``, empty without one.
     """
     y, h_last, c_last = outputs = make_outputs(given)
+    _in_large_pages(y, *(() if kept is None else kept))
     x = _memory(given.x)
     inputs: tuple[Memory | None, ...] = (None, None, None, x)
     if given.w_xh is not None:
@@ -390,6 +395,7 @@ def before(y: Tensor, first: Tensor, mask: Tensor | None, lengths: Tensor, rever
     first ones.
     """
     states = torch.empty_like(y)
+    _in_large_pages(states)
     given = _memory(y), _memory(first), _optional(mask), _memory(lengths), reverse
     _NATIVE.before(*given, _memory(states), torch.get_num_threads())
     return states
@@ -400,6 +406,13 @@ def gates_serve_once(given: Given) -> bool:
     if isinstance(given, LSTM):
         return given.w_c is None
     return not isinstance(given, GRU) or given.b_hn is not None
+
+
+def _in_large_pages(*made: Tensor) -> None:
+    """Asks for large pages for what is large and not yet written."""
+    for x in made:
+        if x.nbytes >= _LARGE:
+            _NATIVE.use_large_pages(x.numpy())
 
 
 def _memory(x: Tensor) -> Memory:
@@ -484,6 +497,8 @@ def _watched(weight: Tensor) -> _Packed:
 def _pack(weight: Tensor, gates: int, transpose: bool, half: bool) -> Memory:
     strided = (weight.t() if transpose else weight).numpy()
     # Torch aligns its memory to 64 bytes, which the kernels need.
-    memory = torch.empty(_NATIVE.packed_size(*strided.shape, gates)).numpy()
+    packed = torch.empty(_NATIVE.packed_size(*strided.shape, gates))
+    _in_large_pages(packed)
+    memory = packed.numpy()
     _NATIVE.pack(strided, memory, torch.get_num_threads(), gates, half)
     return memory
