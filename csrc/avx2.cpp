@@ -30,6 +30,11 @@ struct Lanes {
     static void store(float* p, F a) { _mm256_storeu_ps(p, a); }
     static void store(float* p, F a, Mask m) { _mm256_maskstore_ps(p, m, a); }
     static F keep(F a, Mask m) { return _mm256_and_ps(a, _mm256_castsi256_ps(m)); }
+    static float total(F a) {
+        const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+        return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+    }
 };
 
 }  // namespace

@@ -27,6 +27,12 @@ struct Lanes {
     static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
     static void store(float* p, F a, Mask m) { _mm512_mask_storeu_ps(p, m, a); }
     static F keep(F a, Mask m) { return _mm512_maskz_mov_ps(m, a); }
+    static float total(F a) {
+        const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+        const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+        const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
+        return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
+    }
 };
 
 }  // namespace

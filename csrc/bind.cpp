@@ -55,59 +55,12 @@ void affine(const Input& x, const Input& w, const MaybeInput& b, const Output& y
     segue::affine(work);
 }
 
-int64_t split_of(const Call& call, int64_t split, int64_t columns) {
-    if (split < 1 || split > columns)
-        refuse(call.name + ": split", "1 to G=" + std::to_string(columns), std::to_string(split),
-               "say where the second group of columns begins");
-    return split;
-}
-
-void normalize(const Input& u, const Input& gain, const Input& b, int64_t split, const Output& xhat,
-               const Output& rstd, const Output& y, int threads) {
-    const Call call{"normalize"};
-    const Extent N{"N", call.extent(u, "u", 0)}, G{"G", call.extent(u, "u", 1)};
-    split_of(call, split, G.size);
-    const Extent groups{"groups", split < G.size ? 2 : 1};
-    const segue::Normalize work{N.size,
-                                G.size,
-                                split,
-                                call.get(u, "u", {N, G}),
-                                call.get(gain, "gain", {G}),
-                                call.get(b, "b", {G}),
-                                call.get(xhat, "xhat", {N, G}),
-                                call.get(rstd, "rstd", {N, groups}),
-                                call.get(y, "y", {N, G}),
-                                call.at_least_one(threads)};
-    nb::gil_scoped_release release;
-    segue::normalize(work);
-}
-
-void normalize_back(const Input& gain, const Input& xhat, const Input& rstd, int64_t split, const Input& dy,
-                    const Output& du, int threads) {
-    const Call call{"normalize_back"};
-    const Extent N{"N", call.extent(dy, "dy", 0)}, G{"G", call.extent(dy, "dy", 1)};
-    split_of(call, split, G.size);
-    const Extent groups{"groups", split < G.size ? 2 : 1};
-    const segue::NormalizeGrad work{N.size,
-                                    G.size,
-                                    split,
-                                    call.get(gain, "gain", {G}),
-                                    call.get(xhat, "xhat", {N, G}),
-                                    call.get(rstd, "rstd", {N, groups}),
-                                    call.get(dy, "dy", {N, G}),
-                                    call.get(du, "du", {N, G}),
-                                    call.at_least_one(threads)};
-    nb::gil_scoped_release release;
-    segue::normalize_back(work);
-}
-
 // What every scan is given; see Recurrence in kernels.h. The Python side (ops/native.py) has the same fields.
 struct ScanArguments {
-    MaybeInput x, w_x, b, p;
-    Input lengths, w_h, h0;
-    MaybeInput mask, gain, keep_h;
+    Input x, w_x, b, lengths, w_h, h0;
+    MaybeInput mask, gain_x, gain_h, keep_h;
     double rate_h;
-    MaybeOutput xhat, rstd, gates;
+    MaybeOutput xhat_x, rstd_x, xhat_h, rstd_h, gates;
     Output y, h_last;
     bool reverse;
     int threads;
@@ -127,24 +80,24 @@ struct Scan {
     segue::Recurrence over;
 
     Scan(const Call& call, const ScanArguments& a, const Widths& law) : N{"N", 0}, B{"B", 0} {
-        if (bool(a.x) == bool(a.p)) refuse(call.name, "either x or p", "both or neither", "pass one of them");
-        N.size = call.extent(a.x ? *a.x : *a.p, a.x ? "x" : "p", 0);
-        const Extent I{"I", a.x ? call.extent(*a.x, "x", 1) : 0}, groups{"groups", law.groups};
+        N.size = call.extent(a.x, "x", 0);
+        const Extent I{"I", call.extent(a.x, "x", 1)}, groups{"groups", law.groups};
         lengths = call.lengths(a.lengths, N.size);
         B.size = static_cast<int64_t>(lengths.size());
-        if (a.x && !(a.w_x && a.b)) refuse(call.name, "w_x and b with x", "x alone", "pass them");
+        if (bool(a.gain_x) != bool(a.gain_h)) refuse(call.name, "gain_x and gain_h", "one of them", "pass both or neither");
         over.over = {B.size, N.size, lengths.data(), a.reverse, call.at_least_one(a.threads)};
         over.hidden = law.hidden.size;
         over.width = law.width.size;
         over.x = call.get(a.x, "x", {N, I});
         over.w_x = call.weights(a.w_x, "w_x", law.gates, I, law.count, a.half);
         over.b = call.get(a.b, "b", {law.gates});
-        over.p = call.get(a.p, "p", {N, law.gates});
         over.w_h = call.weights(a.w_h, "w_h", law.product, law.width, law.product_count, a.half);
         over.h0 = call.get(a.h0, "h0", {B, law.width});
         over.mask = call.get(a.mask, "mask", {B, law.width});
-        over.norm = {call.get(a.gain, "gain", {law.gates}), call.get(a.xhat, "xhat", {N, law.gates}),
-                     call.get(a.rstd, "rstd", {N, groups})};
+        over.norm_x = {call.get(a.gain_x, "gain_x", {law.gates}), call.get(a.xhat_x, "xhat_x", {N, law.gates}),
+                       call.get(a.rstd_x, "rstd_x", {N, groups})};
+        over.norm_h = {call.get(a.gain_h, "gain_h", {law.gates}), call.get(a.xhat_h, "xhat_h", {N, law.gates}),
+                       call.get(a.rstd_h, "rstd_h", {N, groups})};
         over.zone_h = {call.get<std::uint8_t>(a.keep_h, "keep_h", {N, law.width}), static_cast<float>(a.rate_h)};
         over.gates = call.get(a.gates, "gates", {N, law.kept});
         over.y = call.get(a.y, "y", {N, law.width});
@@ -155,12 +108,12 @@ struct Scan {
 // See RecurrenceGrad.
 struct BackArguments {
     Input lengths, w_h_t, h0, y;
-    MaybeInput mask, gain, xhat, rstd, keep_h;
+    MaybeInput mask, gain_x, xhat_x, rstd_x, gain_h, xhat_h, rstd_h, keep_h;
     double rate_h;
     Input gates;
     MaybeInput dy, dh_last;
     Output d;
-    MaybeOutput dproduct;
+    MaybeOutput du_x, du_h;
     Output dh0;
     bool reverse;
     int threads;
@@ -184,18 +137,22 @@ struct Back {
         over.h0 = call.get(a.h0, "h0", {B, law.width});
         over.y = call.get(a.y, "y", {N, law.width});
         over.mask = call.get(a.mask, "mask", {B, law.width});
-        if (a.gain && !(a.xhat && a.rstd && a.dproduct))
-            refuse(call.name, "xhat, rstd and dproduct with gain", "gain alone", "pass them");
+        if (a.gain_h && !(a.gain_x && a.xhat_x && a.rstd_x && a.du_x && a.xhat_h && a.rstd_h && a.du_h))
+            refuse(call.name, "gain, xhat, rstd and du of both norms", "fewer", "pass them");
         // The scan wrote them, the way back only reads them.
-        over.norm = {call.get(a.gain, "gain", {law.gates}),
-                     const_cast<float*>(call.get(a.xhat, "xhat", {N, law.gates})),
-                     const_cast<float*>(call.get(a.rstd, "rstd", {N, groups}))};
+        over.norm_x = {call.get(a.gain_x, "gain_x", {law.gates}),
+                       const_cast<float*>(call.get(a.xhat_x, "xhat_x", {N, law.gates})),
+                       const_cast<float*>(call.get(a.rstd_x, "rstd_x", {N, groups}))};
+        over.norm_h = {call.get(a.gain_h, "gain_h", {law.gates}),
+                       const_cast<float*>(call.get(a.xhat_h, "xhat_h", {N, law.gates})),
+                       const_cast<float*>(call.get(a.rstd_h, "rstd_h", {N, groups}))};
         over.zone_h = {call.get<std::uint8_t>(a.keep_h, "keep_h", {N, law.width}), static_cast<float>(a.rate_h)};
         over.gates = call.get(a.gates, "gates", {N, law.kept});
         over.dy = call.get(a.dy, "dy", {N, law.width});
         over.dh_last = call.get(a.dh_last, "dh_last", {B, law.width});
         over.d = call.get(a.d, "d", {N, law.kept});
-        over.dproduct = call.get(a.dproduct, "dproduct", {N, law.gates});
+        over.du_x = call.get(a.du_x, "du_x", {N, law.gates});
+        over.du_h = call.get(a.du_h, "du_h", {N, law.gates});
         over.dh0 = call.get(a.dh0, "dh0", {B, law.width});
     }
 };
@@ -216,20 +173,23 @@ Widths gru_widths(const Call& call, const Input& h0, bool is_all) {
     return {H, H, {"4H", 4 * H.size}, all, is_all ? all : two, 2, 3, is_all ? 3 : 2};
 }
 
-void column_sums(const Input& d, const MaybeInput& x, const MaybeOutput& sums, const MaybeOutput& products,
-                 int threads) {
+void column_sums(const Input& d, const Output& sums, const MaybeInput& x, const MaybeOutput& products,
+                 const MaybeInput& x2, const MaybeOutput& products2, int threads) {
     const Call call{"column_sums"};
     if (d.ndim() != 2) refuse("column_sums: d", "2 axes", "shape " + shape_of(d), "reshape it");
-    if (bool(x) != bool(products)) refuse(call.name, "products with x", "one of them", "pass both or neither");
+    if (bool(x) != bool(products) || bool(x2) != bool(products2) || (x2 && !x))
+        refuse(call.name, "products with x", "one of them", "pass both or neither");
     const Extent N{"N", (int64_t)d.shape(0)}, G{"G", (int64_t)d.shape(1)};
+    const auto product = [&](const MaybeInput& x, const MaybeOutput& to) -> segue::ColumnSums::Product {
+        if (!x) return {};
+        return {call.rows(*x, "x", {N, G}), x->stride(0), call.get(to, "products", {G})};
+    };
     const segue::ColumnSums work{N.size,
                                  G.size,
                                  call.rows(d, "d", {N, G}),
                                  d.stride(0),
-                                 x ? call.rows(*x, "x", {N, G}) : nullptr,
-                                 x ? x->stride(0) : 0,
                                  call.get(sums, "sums", {G}),
-                                 call.get(products, "products", {G}),
+                                 {product(x, products), product(x2, products2)},
                                  call.at_least_one(threads)};
     nb::gil_scoped_release release;
     segue::column_sums(work);
@@ -362,22 +322,23 @@ NB_MODULE(_native, m) {
     m.def("pack", &pack, "w"_a, "packed"_a, "threads"_a, "gates"_a = 1, "half"_a = false);
     m.def("use_large_pages", &use_large_pages, "memory"_a);
     m.def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "y"_a, "threads"_a, "half"_a = false);
-    m.def("column_sums", &column_sums, "d"_a, "x"_a.none(), "sums"_a.none(), "products"_a.none(), "threads"_a);
+    m.def("column_sums", &column_sums, "d"_a, "sums"_a, "x"_a.none(), "products"_a.none(), "x2"_a.none(),
+          "products2"_a.none(), "threads"_a);
     m.def("before", &before, "y"_a, "first"_a, "mask"_a.none(), "lengths"_a, "reverse"_a, "before"_a, "threads"_a);
-    m.def("normalize", &normalize);
-    m.def("normalize_back", &normalize_back);
     nb::class_<ScanArguments>(m, "Scan").def(
-        nb::init<MaybeInput, MaybeInput, MaybeInput, MaybeInput, Input, Input, Input, MaybeInput, MaybeInput,
-                 MaybeInput, double, MaybeOutput, MaybeOutput, MaybeOutput, Output, Output, bool, int, bool>(),
-        "x"_a.none(), "w_x"_a.none(), "b"_a.none(), "p"_a.none(), "lengths"_a, "w_h"_a, "h0"_a, "mask"_a.none(),
-        "gain"_a.none(), "keep_h"_a.none(), "rate_h"_a, "xhat"_a.none(), "rstd"_a.none(), "gates"_a.none(), "y"_a,
-        "h_last"_a, "reverse"_a, "threads"_a, "half"_a = false);
+        nb::init<Input, Input, Input, Input, Input, Input, MaybeInput, MaybeInput, MaybeInput, MaybeInput, double,
+                 MaybeOutput, MaybeOutput, MaybeOutput, MaybeOutput, MaybeOutput, Output, Output, bool, int, bool>(),
+        "x"_a, "w_x"_a, "b"_a, "lengths"_a, "w_h"_a, "h0"_a, "mask"_a.none(), "gain_x"_a.none(), "gain_h"_a.none(),
+        "keep_h"_a.none(), "rate_h"_a, "xhat_x"_a.none(), "rstd_x"_a.none(), "xhat_h"_a.none(), "rstd_h"_a.none(),
+        "gates"_a.none(), "y"_a, "h_last"_a, "reverse"_a, "threads"_a, "half"_a = false);
     nb::class_<BackArguments>(m, "Back").def(
-        nb::init<Input, Input, Input, Input, MaybeInput, MaybeInput, MaybeInput, MaybeInput, MaybeInput, double, Input,
-                 MaybeInput, MaybeInput, Output, MaybeOutput, Output, bool, int, bool>(),
-        "lengths"_a, "w_h_t"_a, "h0"_a, "y"_a, "mask"_a.none(), "gain"_a.none(), "xhat"_a.none(), "rstd"_a.none(),
-        "keep_h"_a.none(), "rate_h"_a, "gates"_a, "dy"_a.none(), "dh_last"_a.none(), "d"_a, "dproduct"_a.none(),
-        "dh0"_a, "reverse"_a, "threads"_a, "half"_a = false);
+        nb::init<Input, Input, Input, Input, MaybeInput, MaybeInput, MaybeInput, MaybeInput, MaybeInput, MaybeInput,
+                 MaybeInput, MaybeInput, double, Input, MaybeInput, MaybeInput, Output, MaybeOutput, MaybeOutput,
+                 Output, bool, int, bool>(),
+        "lengths"_a, "w_h_t"_a, "h0"_a, "y"_a, "mask"_a.none(), "gain_x"_a.none(), "xhat_x"_a.none(),
+        "rstd_x"_a.none(), "gain_h"_a.none(), "xhat_h"_a.none(), "rstd_h"_a.none(), "keep_h"_a.none(), "rate_h"_a,
+        "gates"_a, "dy"_a.none(), "dh_last"_a.none(), "d"_a, "du_x"_a.none(), "du_h"_a.none(), "dh0"_a, "reverse"_a,
+        "threads"_a, "half"_a = false);
     m.def("scan_elman", &scan_elman, "scan"_a, "activation"_a);
     m.def("scan_elman_back", &scan_elman_back, "back"_a, "activation"_a);
     m.def("scan_lstm", &scan_lstm, "scan"_a, "peepholes"_a.none(), "w_r"_a.none(), "gain_c"_a.none(),

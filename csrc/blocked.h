@@ -58,6 +58,22 @@ struct GruRowGrad {
     float* kept;  // z * dh is added
 };
 
+// A group of columns of one row: u becomes xhat = (u - mean) * rstd, and gates = start + gain * xhat; gates may be
+// start.
+struct NormRow {
+    float* u;
+    const float* gain;
+    float* rstd;
+    const float* start;
+    float* gates;
+};
+
+// du, which may be d, from the gradient d of gain * xhat.
+struct NormRowGrad {
+    const float *xhat, *rstd, *gain, *d;
+    float* du;
+};
+
 // The arithmetic of one target. Rows are given as pointers, because the rows worked on together rarely stand together.
 struct Primitives {
     // Packed weights are panels, [panels][inputs][vectors][lanes], the last one filled with 0. The vectors of a panel
@@ -81,11 +97,9 @@ struct Primitives {
     void (*mix)(std::int64_t size, const std::uint8_t* keep, float rate, const float* old, float* y);
     void (*mix_back)(std::int64_t size, const std::uint8_t* keep, float rate, float* dy, float* dold);
 
-    // u becomes xhat = (u - mean) * rstd; gates += gain * xhat
-    void (*normalize)(std::int64_t size, float* u, const float* gain, float* rstd, float* gates);
-    // du from the gradient d of gain * xhat; du may be d
-    void (*normalize_back)(std::int64_t size, const float* xhat, float rstd, const float* gain, const float* d,
-                           float* du);
+    // One row, or two one after the other: their sums are made side by side.
+    void (*normalize)(std::int64_t size, const NormRow* rows, int count);
+    void (*normalize_back)(std::int64_t size, const NormRowGrad* rows, int count);
 
     // The sums of some units of some rows, and at once the law of these.
     void (*advance_elman)(const Step& step, const ElmanRow* rows, Activation f);
@@ -126,8 +140,6 @@ void pack(const Primitives& p, std::int64_t outputs, std::int64_t inputs, const 
 void multiply_add(const Primitives& p, std::int64_t rows, const float* const* x, const Weights& w, std::int64_t from,
                   std::int64_t to, float* const* y);
 void affine(const Primitives& p, const Affine& call);
-void normalize(const Primitives& p, const Normalize& call);
-void normalize_back(const Primitives& p, const NormalizeGrad& call);
 void column_sums(const Primitives& p, const ColumnSums& call);
 void before(const Primitives& p, const Before& call);
 void scan_elman(const Primitives& p, const Elman& call);

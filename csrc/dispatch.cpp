@@ -73,14 +73,6 @@ void affine(const Affine& call) {
     blocked::affine(here(), call);
 }
 
-void normalize(const Normalize& call) {
-    blocked::normalize(here(), call);
-}
-
-void normalize_back(const NormalizeGrad& call) {
-    blocked::normalize_back(here(), call);
-}
-
 void column_sums(const ColumnSums& call) {
     blocked::column_sums(here(), call);
 }

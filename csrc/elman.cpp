@@ -38,7 +38,7 @@ class ElmanScan {
     }
 
    private:
-    static bool is_whole(const Elman& call) { return !call.over.norm.gain; }
+    static bool is_whole(const Elman& call) { return !call.over.norm_h.gain; }
     float* y(const Now& now, int64_t k) const { return call_.over.y + now.n[k] * call_.over.hidden; }
 
     const Elman& call_;

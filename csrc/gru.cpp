@@ -34,7 +34,7 @@ class GruScan {
     }
 
    private:
-    static bool is_whole(const Gru& call) { return call.reset_after && !call.over.norm.gain; }
+    static bool is_whole(const Gru& call) { return call.reset_after && !call.over.norm_h.gain; }
 
     GruRow row(const Now& now, int64_t k, float* gates) const {
         const int64_t H = call_.over.hidden;
@@ -44,12 +44,10 @@ class GruScan {
     // With a norm.
     void reset_after(const Now& now, const float* const* seen) {
         const int64_t H = call_.over.hidden;
-        const float* b_hn = call_.b_hn;
-        for (int64_t k = now.mine.from; k < now.mine.to; ++k) std::copy(b_hn, b_hn + H, now.gates[k] + 3 * H);
         now.team.wait();
         product_.multiply(now, seen, call_.over.w_h, 0, 0);
         product_.normalize(now, 0, 0, 2 * H, 0);
-        product_.normalize(now, 1, 2 * H, H, 3 * H);
+        product_.normalize(now, 1, 2 * H, H, 3 * H, call_.b_hn);
         for (int64_t k = now.mine.from; k < now.mine.to; ++k) now.p.gru_after(row(now, k, now.gates[k]));
     }
 

@@ -117,7 +117,8 @@ void mix_back(int64_t size, const std::uint8_t* keep, float rate, float* dy, flo
     }
 }
 
-// Sums over a row in one order whatever the number of lanes: sixteen partial sums, then a tree.
+// Sums over a row in one order whatever the number of lanes: sixteen partial sums, then a tree, whose last levels are
+// Lanes::total, the upper half of the lanes added to the lower one.
 struct Sum {
     static constexpr int parts = 16 / kLanes;
     F part[parts];
@@ -127,48 +128,86 @@ struct Sum {
     }
     F& at(int64_t place) { return part[place / kLanes % parts]; }
     float total() const {
-        float all[16];
-        for (int k = 0; k < parts; ++k) Lanes::store(all + k * kLanes, part[k]);
-        for (int half = 8; half; half /= 2)
-            for (int k = 0; k < half; ++k) all[k] += all[k + half];
-        return all[0];
+        F half[parts];
+        for (int k = 0; k < parts; ++k) half[k] = part[k];
+        for (int k = parts / 2; k; k /= 2)
+            for (int j = 0; j < k; ++j) half[j] = half[j] + half[j + k];
+        return Lanes::total(half[0]);
     }
 };
 
-// u becomes (u - mean) / sqrt(variance + 1e-5), into xhat; returns that factor.
-float standardize(int64_t size, const float* u, float* xhat) {
-    Sum sum, squares;
-    each_vector(size, [&](int64_t at, Lanes::Mask m) { sum.at(at) = sum.at(at) + Lanes::load(u + at, m); });
-    const F mean = Lanes::splat(sum.total() / static_cast<float>(size));
+// The mean of a row and 1 / sqrt(variance + 1e-5), of R rows of one size at once.
+template <int R>
+struct Moments {
+    float mean[R], rstd[R];
+
+    Moments(int64_t size, const float* const* u) {
+        const float share = 1.0f / static_cast<float>(size);
+        Sum sum[R], squares[R];
+        each_vector(size, [&](int64_t at, Lanes::Mask m) {
+            SEGUE_UNROLL for (int r = 0; r < R; ++r) sum[r].at(at) = sum[r].at(at) + Lanes::load(u[r] + at, m);
+        });
+        for (int r = 0; r < R; ++r) mean[r] = sum[r].total() * share;
+        each_vector(size, [&](int64_t at, Lanes::Mask m) {
+            SEGUE_UNROLL for (int r = 0; r < R; ++r) {
+                const F away = Lanes::keep(Lanes::load(u[r] + at, m) - Lanes::splat(mean[r]), m);
+                squares[r].at(at) = Lanes::fma(away, away, squares[r].at(at));
+            }
+        });
+        for (int r = 0; r < R; ++r) rstd[r] = 1.0f / sqrtf(squares[r].total() * share + 1e-5f);
+    }
+    F standard(int r, F u) const { return (u - Lanes::splat(mean[r])) * Lanes::splat(rstd[r]); }
+};
+
+template <int R>
+void normalize_rows(int64_t size, const segue::NormRow* rows) {
+    const float* u[R];
+    for (int r = 0; r < R; ++r) u[r] = rows[r].u;
+    const Moments<R> moments(size, u);
+    for (int r = 0; r < R; ++r) *rows[r].rstd = moments.rstd[r];
     each_vector(size, [&](int64_t at, Lanes::Mask m) {
-        const F away = Lanes::keep(Lanes::load(u + at, m) - mean, m);
-        squares.at(at) = Lanes::fma(away, away, squares.at(at));
+        SEGUE_UNROLL for (int r = 0; r < R; ++r) {
+            const segue::NormRow& row = rows[r];
+            const F xhat = moments.standard(r, Lanes::load(row.u + at, m));
+            const F start = Lanes::load(row.start + at, m);
+            Lanes::store(row.u + at, xhat, m);
+            Lanes::store(row.gates + at, Lanes::fma(Lanes::load(row.gain + at, m), xhat, start), m);
+        }
     });
-    const float rstd = 1.0f / sqrtf(squares.total() / static_cast<float>(size) + 1e-5f);
-    map(size, u, xhat, [&](F v) { return (v - mean) * Lanes::splat(rstd); });
-    return rstd;
 }
 
-void normalize_row(int64_t size, float* u, const float* gain, float* rstd, float* gates) {
-    *rstd = standardize(size, u, u);
-    add_product(size, gain, u, gates);
+void normalize(int64_t size, const segue::NormRow* rows, int count) {
+    count == 1 ? normalize_rows<1>(size, rows) : normalize_rows<2>(size, rows);
 }
 
 // With dxhat = gain * d: du = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))
-void normalize_row_back(int64_t size, const float* xhat, float rstd, const float* gain, const float* d, float* du) {
-    Sum sum, along;
-    each_vector(size, [&](int64_t at, Lanes::Mask m) {
-        const F dxhat = Lanes::load(gain + at, m) * Lanes::load(d + at, m);
-        sum.at(at) = sum.at(at) + dxhat;
-        along.at(at) = Lanes::fma(dxhat, Lanes::load(xhat + at, m), along.at(at));
-    });
+template <int R>
+void normalize_rows_back(int64_t size, const segue::NormRowGrad* rows) {
     const float share = 1.0f / static_cast<float>(size);
-    const F mean = Lanes::splat(sum.total() * share), slope = Lanes::splat(along.total() * share);
+    Sum sum[R], along[R];
     each_vector(size, [&](int64_t at, Lanes::Mask m) {
-        const F dxhat = Lanes::load(gain + at, m) * Lanes::load(d + at, m);
-        const F rest = Lanes::fma(negative(slope), Lanes::load(xhat + at, m), dxhat - mean);
-        Lanes::store(du + at, Lanes::splat(rstd) * rest, m);
+        SEGUE_UNROLL for (int r = 0; r < R; ++r) {
+            const F dxhat = Lanes::load(rows[r].gain + at, m) * Lanes::load(rows[r].d + at, m);
+            sum[r].at(at) = sum[r].at(at) + dxhat;
+            along[r].at(at) = Lanes::fma(dxhat, Lanes::load(rows[r].xhat + at, m), along[r].at(at));
+        }
     });
+    F mean[R], slope[R], rstd[R];
+    for (int r = 0; r < R; ++r) {
+        mean[r] = Lanes::splat(sum[r].total() * share), slope[r] = Lanes::splat(along[r].total() * share);
+        rstd[r] = Lanes::splat(*rows[r].rstd);
+    }
+    each_vector(size, [&](int64_t at, Lanes::Mask m) {
+        SEGUE_UNROLL for (int r = 0; r < R; ++r) {
+            const F dxhat = Lanes::load(rows[r].gain + at, m) * Lanes::load(rows[r].d + at, m);
+            const F rest = Lanes::fnma(slope[r], Lanes::load(rows[r].xhat + at, m), dxhat - mean[r]);
+            Lanes::store(rows[r].du + at, rstd[r] * rest, m);
+        }
+    });
+}
+
+void normalize_back(int64_t size, const segue::NormRowGrad* rows, int count) {
+    count == 1 ? normalize_rows_back<1>(size, rows) : normalize_rows_back<2>(size, rows);
 }
 
 }  // namespace
@@ -177,6 +216,6 @@ void normalize_row_back(int64_t size, const float* xhat, float rstd, const float
 
 #define SEGUE_PRIMITIVES                                                                                          \
     {kLanes,      Lanes::vectors, multiply_add,    round,         activate,           activate_back,             \
-     add,         multiply,       add_product,     mix,           mix_back,           normalize_row,             \
-     normalize_row_back, advance_elman, advance_lstm, advance_gru, lstm,              lstm_back,                 \
+     add,         multiply,       add_product,     mix,           mix_back,           normalize,                 \
+     normalize_back, advance_elman, advance_lstm, advance_gru, lstm,              lstm_back,                 \
      gru_after,   gru_after_back, gru_before,      gru_before_rest, gru_before_back,  gru_before_rest_back}

@@ -49,30 +49,6 @@ struct Affine {
 
 void affine(const Affine& call);
 
-// The input part of gates with a layer norm (see Norm): xhat = norm(u), group by group, and y = gain * xhat + b.
-struct Normalize {
-    std::int64_t rows, columns;
-    std::int64_t split;  // where the second group begins; columns, where there is one group
-    const float* u;      // [N, G]
-    const float* gain;   // [G]
-    const float* b;      // [G]
-    float* xhat;         // [N, G]
-    float* rstd;         // [N, groups]
-    float* y;            // [N, G]
-    int threads;
-};
-
-// du from dy; gain, xhat and rstd as above.
-struct NormalizeGrad {
-    std::int64_t rows, columns, split;
-    const float *gain, *xhat, *rstd, *dy;
-    float* du;  // [N, G]
-    int threads;
-};
-
-void normalize(const Normalize& call);
-void normalize_back(const NormalizeGrad& call);
-
 // Which steps there are, and the direction of time.
 struct Sequences {
     std::int64_t count, steps;
@@ -100,14 +76,13 @@ struct Norm {
 struct Recurrence {
     Sequences over;
     std::int64_t hidden, width;  // H, R
-    const float* x;              // [N, I]; or null, then the input part is given
+    const float* x;              // [N, I]
     Weights w_x;                 // I -> G, packed by gate: 1, 4 or 3
     const float* b;              // [G]
-    const float* p;              // [N, G], the input part with the bias, where x is null
     Weights w_h;                 // R -> G, likewise; of a GRU that resets before, r and z alone: H -> 2H, 2 gates
     const float* h0;             // [B, R]
     const float* mask;           // [B, R], optional: the product sees mask * h (recurrent dropout)
-    Norm norm;                   // of the recurrent product
+    Norm norm_x, norm_h;         // of the products with x and with h; both or neither
     Zoneout zone_h;              // [N, R]
     float* gates;                // kept for the way back; optional
     float* y;                    // [N, R]
@@ -124,13 +99,13 @@ struct RecurrenceGrad {
     const float* h0;       // [B, R]
     const float* y;        // [N, R]
     const float* mask;     // [B, R], optional
-    Norm norm;             // gain, xhat and rstd as the scan left them
+    Norm norm_x, norm_h;   // gain, xhat and rstd as the scan left them
     Zoneout zone_h;
     const float* gates;    // as the scan left them
     const float* dy;       // [N, R], optional: zeros
     const float* dh_last;  // [B, R], optional: zeros
     float* d;              // [N, columns of gates]
-    float* dproduct;       // [N, G], with a norm: the gradient of the recurrent product itself; else null
+    float *du_x, *du_h;    // [N, G], with norms: the gradients of the products themselves; else null
     float* dh0;            // [B, R]
 };
 
@@ -198,16 +173,19 @@ struct GruGrad {
     bool reset_after;
 };
 
-// Sums over all rows, for gradients of biases and of gains: sums[g] = sum_n d[n, g],
+// Sums over all rows, for gradients of biases and of gains: sums[g] = sum_n d[n, g], and for up to two x,
 // products[g] = sum_n d[n, g] * x[n, g].
 struct ColumnSums {
+    struct Product {
+        const float* x;  // null for none
+        std::int64_t row;
+        float* products;  // [G]
+    };
     std::int64_t rows, columns;
     const float* d;
-    std::int64_t d_row;  // from one row to the next
-    const float* x;      // optional
-    std::int64_t x_row;
-    float* sums;      // [G], optional
-    float* products;  // [G], with x
+    std::int64_t row;  // from one row to the next
+    float* sums;       // [G]
+    Product of[2];
     int threads;
 };
 

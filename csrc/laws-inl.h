@@ -201,10 +201,13 @@ void lstm(const LstmRow& row) {
     const int64_t H = row.hidden;
     each_vector(H, [&](int64_t at, Lanes::Mask mask) { LstmUnits{H}(row, at, mask, row.gates + at, H); });
     if (!row.gain_c) return;
-    *row.rstd_c = standardize(H, row.c_new, row.chat);
+    const float* c_new = row.c_new;
+    const Moments<1> moments(H, &c_new);
+    *row.rstd_c = moments.rstd[0];
     each_vector(H, [&](int64_t at, Lanes::Mask mask) {
-        const F s = Lanes::fma(Lanes::load(row.gain_c + at, mask), Lanes::load(row.chat + at, mask),
-                               Lanes::load(row.bias_c + at, mask));
+        const F chat = moments.standard(0, Lanes::load(c_new + at, mask));
+        const F s = Lanes::fma(Lanes::load(row.gain_c + at, mask), chat, Lanes::load(row.bias_c + at, mask));
+        Lanes::store(row.chat + at, chat, mask);
         Lanes::store(row.m + at, Lanes::load(row.gates + 3 * H + at, mask) * tanh<Lanes>(s), mask);
     });
 }
@@ -234,7 +237,8 @@ void lstm_back(const LstmRowGrad& row) {
     const float *p = row.peepholes, *through = row.dnorm_c;
     lstm_output_back(row);
     if (row.gain_c) {
-        normalize_row_back(H, row.chat, *row.rstd_c, row.gain_c, row.dnorm_c, row.spare);
+        const segue::NormRowGrad norm{row.chat, row.rstd_c, row.gain_c, row.dnorm_c, row.spare};
+        normalize_back(H, &norm, 1);
         through = row.spare;
     }
     each_vector(H, [&](int64_t at, Lanes::Mask mask) {

@@ -51,7 +51,7 @@ class LstmScan {
     }
 
    private:
-    static bool is_whole(const Lstm& call) { return !call.over.norm.gain && !call.gain_c; }
+    static bool is_whole(const Lstm& call) { return !call.over.norm_h.gain && !call.gain_c; }
     bool zoned_in_place() const { return !call_.c && is_zoned(call_.zone_c); }
 
     const float* c0(const Sequence& sequence) const { return call_.c0 + sequence.index * call_.over.hidden; }

@@ -42,6 +42,10 @@ struct Lanes {
         store(lanes, a);
         return load(lanes, m);
     }
+    static float total(F a) {
+        const float32x2_t b = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+        return vget_lane_f32(b, 0) + vget_lane_f32(b, 1);
+    }
 };
 
 }  // namespace

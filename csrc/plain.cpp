@@ -33,6 +33,7 @@ struct Lanes {
     static void store(float* p, F a) { *p = a; }
     static void store(float* p, F a, Mask) { *p = a; }
     static F keep(F a, Mask) { return a; }
+    static float total(F a) { return a; }
 };
 
 }  // namespace

@@ -82,60 +82,31 @@ void affine(const Primitives& p, const Affine& call) {
     });
 }
 
-// Calls each(n) for every row.
-template <class Each>
-static void each_row(int64_t rows, int64_t columns, int threads, Each each) {
-    // A row is read and written a few times, which is worth about sixteen multiply-adds a column.
-    const int useful = useful_threads(threads, rows, static_cast<double>(rows * columns) * 16);
-    run_shares(useful, [&](int k) {
-        for (int64_t n = rows * k / useful; n < rows * (k + 1) / useful; ++n) each(n);
-    });
-}
-
-void normalize(const Primitives& p, const Normalize& call) {
-    const int64_t G = call.columns, groups = call.split < G ? 2 : 1, sizes[] = {call.split, G - call.split};
-    each_row(call.rows, G, call.threads, [&](int64_t n) {
-        float *xhat = call.xhat + n * G, *y = call.y + n * G;
-        std::copy(call.u + n * G, call.u + (n + 1) * G, xhat);
-        std::copy(call.b, call.b + G, y);
-        for (int64_t group = 0, at = 0; group < groups; at += sizes[group++])
-            p.normalize(sizes[group], xhat + at, call.gain + at, call.rstd + n * groups + group, y + at);
-    });
-}
-
-void normalize_back(const Primitives& p, const NormalizeGrad& call) {
-    const int64_t G = call.columns, groups = call.split < G ? 2 : 1, sizes[] = {call.split, G - call.split};
-    each_row(call.rows, G, call.threads, [&](int64_t n) {
-        for (int64_t group = 0, at = 0; group < groups; at += sizes[group++]) {
-            const int64_t first = n * G + at;
-            p.normalize_back(sizes[group], call.xhat + first, call.rstd[n * groups + group], call.gain + at,
-                             call.dy + first, call.du + first);
-        }
-    });
-}
-
 void column_sums(const Primitives& p, const ColumnSums& call) {
-    constexpr int64_t kColumns = 256, kBlock = 128;  // sums of sums, so that rounding does not grow with the rows
-    const int64_t parts = (call.columns + kColumns - 1) / kColumns;
-    const int useful = useful_threads(call.threads, parts, static_cast<double>(call.rows * call.columns) * 4);
+    constexpr int64_t kBlock = 128;  // sums of sums, so that rounding does not grow with the rows
+    const int64_t G = call.columns, blocks = (call.rows + kBlock - 1) / kBlock;
+    const int useful = useful_threads(call.threads, blocks, static_cast<double>(call.rows * G) * 4);
+    const int used = call.of[1].x ? 3 : call.of[0].x ? 2 : 1;
+    float* const to[] = {call.sums, call.of[0].products, call.of[1].products};
+    std::vector<float> parts(blocks * used * G);
     run_shares(useful, [&](int k) {
-        for (int64_t part = parts * k / useful; part < parts * (k + 1) / useful; ++part) {
-            const int64_t at = part * kColumns, size = std::min(kColumns, call.columns - at);
-            float block[2][kColumns], *to[2] = {call.sums, call.x ? call.products : nullptr};
-            for (float* all : to)
-                if (all) std::fill_n(all + at, size, 0.0f);
-            for (int64_t n = 0; n < call.rows;) {
-                for (float* one : {block[0], block[1]}) std::fill_n(one, size, 0.0f);
-                for (const int64_t end = std::min(n + kBlock, call.rows); n < end; ++n) {
-                    const float* d = call.d + n * call.d_row + at;
-                    if (to[0]) p.add(size, block[0], d, block[0]);
-                    if (to[1]) p.add_product(size, d, call.x + n * call.x_row + at, block[1]);
+        for (int64_t block = blocks * k / useful; block < blocks * (k + 1) / useful; ++block) {
+            float* part = parts.data() + block * used * G;
+            for (int64_t n = block * kBlock; n < std::min(call.rows, (block + 1) * kBlock); ++n) {
+                const float* d = call.d + n * call.row;
+                p.add(G, part, d, part);
+                for (int which = 1; which < used; ++which) {
+                    const auto& of = call.of[which - 1];
+                    p.add_product(G, d, of.x + n * of.row, part + which * G);
                 }
-                for (int which : {0, 1})
-                    if (to[which]) p.add(size, to[which] + at, block[which], to[which] + at);
             }
         }
     });
+    for (int which = 0; which < used; ++which) {
+        std::fill_n(to[which], G, 0.0f);
+        for (int64_t block = 0; block < blocks; ++block)
+            p.add(G, to[which], parts.data() + (block * used + which) * G, to[which]);
+    }
 }
 
 }  // namespace segue::blocked

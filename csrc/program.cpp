@@ -26,12 +26,11 @@ int letter(char rows) {
 
 }  // namespace
 
-// With a norm, x is already the input part of the gates.
 struct Recurrent {
     int x, lengths, h, h_last, y;
     int64_t hidden, width;
     Weights w_x, w_h;
-    const float *b, *gain_h;
+    const float *b, *gain_x, *gain_h;
     float zoneout;
 
     Recurrence call(const Run& run) const {
@@ -39,13 +38,10 @@ struct Recurrent {
         Recurrence now{};
         now.over = over;
         now.hidden = hidden, now.width = width;
-        if (gain_h)
-            now.p = run.f32(x);
-        else
-            now.x = run.f32(x), now.w_x = w_x, now.b = b;
+        now.x = run.f32(x), now.w_x = w_x, now.b = b;
         now.w_h = w_h;
         now.h0 = run.f32(h), now.h_last = run.f32(h_last);
-        now.norm.gain = gain_h;
+        now.norm_x.gain = gain_x, now.norm_h.gain = gain_h;
         now.zone_h.rate = zoneout;
         now.y = run.f32(y);
         return now;
@@ -119,30 +115,16 @@ const float* Program::kept(const float* values, int64_t size) {
     return weights_.back().get();
 }
 
-// The input part of gates with a norm, whose second group of columns begins at `split`; x itself where there is none.
-int Program::input_part(int x, const RecurrentWeights& weights, int64_t split) {
-    if (!weights.gain_x) return x;
-    const int64_t G = weights.w_x.outputs;
-    const int u = affine(x, weights.w_x, nullptr), xhat = like(x, "normed", G), p = like(x, "input part", G);
-    const int rstd = like(x, "rstd", split < G ? 2 : 1);
-    const float *gain = kept(weights.gain_x, G), *b = kept(weights.b, G);
-    operations_.push_back([=](const Run& run) {
-        segue::normalize({run.size(u) / G, G, split, run.f32(u), gain, b, run.f32(xhat), run.f32(rstd), run.f32(p),
-                          run.threads});
-    });
-    return p;
-}
-
-// w_h is of so many `gates`, of which the first `split` make the first group of a norm.
+// w_h is of so many `gates`.
 Recurrent Program::recurrent(int x, int lengths, const RecurrentWeights& weights, const Matrix& w_h, int64_t gates,
-                             int64_t split, int h, int y) {
+                             int h, int y) {
     const int64_t G = weights.w_x.outputs, units = w_h.outputs / gates;
     Recurrent made{};
-    made.x = input_part(x, weights, split * units), made.lengths = lengths;
+    made.x = x, made.lengths = lengths;
     made.h = states_[h].before, made.h_last = changed(h), made.y = y;
     made.hidden = w_h.inputs, made.width = w_h.inputs;
-    if (!weights.gain_x) made.w_x = packed(weights.w_x, G / units), made.b = kept(weights.b, G);
-    made.w_h = packed(w_h, gates), made.gain_h = kept(weights.gain_h, G);
+    made.w_x = packed(weights.w_x, G / units), made.b = kept(weights.b, G);
+    made.w_h = packed(w_h, gates), made.gain_x = kept(weights.gain_x, G), made.gain_h = kept(weights.gain_h, G);
     made.zoneout = weights.zoneout_h;
     return made;
 }
@@ -162,7 +144,7 @@ int Program::affine(int x, const Matrix& w, const float* b) {
 int Program::elman(int x, int lengths, const RecurrentWeights& weights, Activation activation, int h) {
     const int64_t H = weights.w_h.outputs;
     const int y = like(x, "elman", H);
-    const Recurrent over = recurrent(x, lengths, weights, weights.w_h, 1, 1, h, y);
+    const Recurrent over = recurrent(x, lengths, weights, weights.w_h, 1, h, y);
     operations_.push_back([=](const Run& run) { scan_elman({over.call(run), activation}); });
     return y;
 }
@@ -170,7 +152,7 @@ int Program::elman(int x, int lengths, const RecurrentWeights& weights, Activati
 int Program::lstm(int x, int lengths, const RecurrentWeights& weights, const LstmWeights& more, int h, int c) {
     const int64_t G = weights.w_h.outputs, H = G / 4;
     const int y = like(x, "lstm", weights.w_h.inputs), c_before = states_[c].before, c_after = changed(c);
-    Recurrent over = recurrent(x, lengths, weights, weights.w_h, 4, 4, h, y);
+    Recurrent over = recurrent(x, lengths, weights, weights.w_h, 4, h, y);
     over.hidden = H;
     Lstm law{};
     law.peepholes = kept(more.peepholes, 3 * H);
@@ -194,7 +176,7 @@ int Program::gru(int x, int lengths, const RecurrentWeights& weights, const floa
     law.b_hn = kept(b_hn, H), law.reset_after = b_hn != nullptr;
     if (!law.reset_after) law.w_n = packed(w_n, 1);
     const int64_t gates = law.reset_after ? 3 : 2;
-    const Recurrent over = recurrent(x, lengths, weights, law.reset_after ? weights.w_h : w_rz, gates, 2, h, y);
+    const Recurrent over = recurrent(x, lengths, weights, law.reset_after ? weights.w_h : w_rz, gates, h, y);
     operations_.push_back([=](const Run& run) {
         Gru now = law;
         now.over = over.call(run);

@@ -152,9 +152,8 @@ class Program {
     std::int64_t last_axis(int slot) const;
     int changed(int state);  // the slot that an operation writes a new state to
     Weights packed(const Matrix& matrix, std::int64_t gates);
-    int input_part(int x, const RecurrentWeights& weights, std::int64_t split);
     Recurrent recurrent(int x, int lengths, const RecurrentWeights& weights, const Matrix& w_h, std::int64_t gates,
-                        std::int64_t split, int h, int y);
+                        int h, int y);
     const float* kept(const float* values, std::int64_t size);
     Workspace borrow(std::size_t size) const;
     void give_back(Workspace&& workspace) const;

@@ -46,15 +46,15 @@ bool together(const Sequences& over, const Weights& w_h, int threads) {
 }
 
 InputPart::InputPart(const Recurrence& over, bool is_whole, int64_t columns, const std::vector<Sequence>& share)
-    : is_given(is_whole && !over.x) {
+    : gates(std::min<int64_t>(kRows, share.size()), over.norm_x.gain && !over.gates ? columns : 0) {
     const int64_t rows = std::min<int64_t>(kRows, share.size());
     const bool is_one_step = share.front().length <= 1;  // then the weights are read once either way
-    is_added = is_whole && over.x && !over.w_x.half && (rows >= kFewRows || is_one_step);
-    if (is_given || is_added) return;
+    is_added = is_whole && !over.w_x.half && (rows >= kFewRows || is_one_step);
+    if (is_added) return;
     int64_t all = 0;
     for (const Sequence& sequence : share) all += sequence.length;
     steps = std::max(rows, std::min(all, kGateValues / std::max<int64_t>(1, columns)));
-    if (!over.gates) values.reset(new float[steps * columns]);
+    if (!(over.norm_x.gain ? over.norm_x.xhat : over.gates)) values.reset(new float[steps * columns]);
 }
 
 RecurrentProduct::RecurrentProduct(const Recurrence& over, bool is_whole, int64_t columns, int groups, int64_t rows)
@@ -63,7 +63,7 @@ RecurrentProduct::RecurrentProduct(const Recurrence& over, bool is_whole, int64_
       columns_(columns),
       groups_(groups),
       seen_(rows, over.mask || rounds_ ? over.width : 0),
-      product_(rows, over.norm.gain ? columns + groups : 0) {}
+      product_(rows, over.norm_h.gain ? columns + 1 : 0) {}
 
 const float* const* RecurrentProduct::seen(const Now& now) const {
     if (!over_.mask && !rounds_) return now.h;
@@ -80,7 +80,7 @@ const float* const* RecurrentProduct::seen(const Now& now) const {
 
 void RecurrentProduct::multiply(const Now& now, const float* const* x, const Weights& w, int64_t at,
                                 int64_t gate_at) const {
-    const bool has_norm = over_.norm.gain;
+    const bool has_norm = over_.norm_h.gain;
     for (int64_t k = 0; k < now.rows; ++k) now.to[k] = has_norm ? product(now, k) + at : now.gates[k] + gate_at;
     if (has_norm) {
         for (int64_t k = now.mine.from; k < now.mine.to; ++k) std::fill(now.to[k], now.to[k] + w.outputs, 0.0f);
@@ -90,12 +90,16 @@ void RecurrentProduct::multiply(const Now& now, const float* const* x, const Wei
     now.team.wait();
 }
 
-void RecurrentProduct::normalize(const Now& now, int group, int64_t at, int64_t size, int64_t gate_at) const {
-    const Norm& norm = over_.norm;
-    if (!norm.gain) return;
+void RecurrentProduct::normalize(const Now& now, int group, int64_t at, int64_t size, int64_t gate_at,
+                                 const float* start) const {
+    const Norm &of_x = over_.norm_x, &of_h = over_.norm_h;
+    if (!of_h.gain) return;
     for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
-        float* rstd = norm.rstd ? norm.rstd + now.n[k] * groups_ + group : product_[k] + columns_ + group;
-        now.p.normalize(size, product(now, k) + at, norm.gain + at, rstd, now.gates[k] + gate_at);
+        float *x_to = now.gates[k] + at, *h_to = now.gates[k] + gate_at;
+        const NormRow both[] = {
+            {now.input[k] + at, of_x.gain + at, rstd(now, k, of_x, group), over_.b + at, x_to},
+            {product(now, k) + at, of_h.gain + at, rstd(now, k, of_h, group), start ? start : h_to, h_to}};
+        now.p.normalize(size, both, 2);
     }
 }
 
@@ -134,12 +138,14 @@ void StateGrad::start(const Now& now) const {
 }
 
 void StateGrad::norm(const Now& now, int group, int64_t at, int64_t d_at, int64_t size) const {
-    const Norm& norm = over_.norm;
-    if (!norm.gain) return;
+    const Norm &of_x = over_.norm_x, &of_h = over_.norm_h;
+    if (!of_h.gain) return;
     for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
-        const int64_t n = now.n[k];
-        now.p.normalize_back(size, norm.xhat + n * columns_ + at, norm.rstd[n * groups_ + group], norm.gain + at,
-                             d(now, k) + d_at, over_.dproduct + n * columns_ + at);
+        const int64_t row = now.n[k] * columns_ + at, one = now.n[k] * groups_ + group;
+        const NormRowGrad both[] = {
+            {of_x.xhat + row, of_x.rstd + one, of_x.gain + at, d(now, k) + at, over_.du_x + row},
+            {of_h.xhat + row, of_h.rstd + one, of_h.gain + at, d(now, k) + d_at, over_.du_h + row}};
+        now.p.normalize_back(size, both, 2);
     }
 }
 

@@ -75,7 +75,8 @@ struct Now {
     const Sequence* sequence;
     const int64_t* n;       // [rows], which row of x and y the step is
     const int64_t* before;  // [rows], that of the step before; -1 at the first
-    float** gates;          // on the way there: [rows][columns], where they are kept or the input part is; else null
+    float** gates;          // on the way there: [rows][columns], where they are made; null in a whole step, unless kept
+    float** input;          // on the way there: [rows][G], the input part where it was made before; or null
     const float** start;    // on the way there: [rows][columns], where the sums of the gates start
     const float** x;        // [rows][I], the inputs still to be added; or null
     const float** h;        // [rows][R], the state before the step
@@ -121,22 +122,27 @@ inline void blend(const Now& now, const Zoneout& zone, int64_t k, int64_t units,
     if (is_zoned(zone)) now.p.mix(units, row_of(zone.keep, now.n[k], units), zone.rate, old, y);
 }
 
-// The recurrent product of a step, with recurrent dropout and layer norm.
+// The recurrent product of a step, with recurrent dropout, and the layer norms of both products.
 class RecurrentProduct {
    public:
-    // columns: all those with a norm, in so many groups; is_whole: see InputPart
+    // columns: all those with a norm, G, in so many groups; is_whole: see InputPart
     RecurrentProduct(const Recurrence& over, bool is_whole, int64_t columns, int groups, int64_t rows);
 
     // What the product is to see: mask * h; or h itself. For a step that is made in one go it is rounded already.
     const float* const* seen(const Now& now) const;
     // W x[k] where the norm wants it, at `at`; or, without a norm, added to gates[k] + gate_at.
     void multiply(const Now& now, const float* const* x, const Weights& w, int64_t at, int64_t gate_at) const;
-    // gates[k] + gate_at += the normed product of a group of `size` columns at `at`; nothing without a norm.
-    void normalize(const Now& now, int group, int64_t at, int64_t size, int64_t gate_at) const;
+    // A group of `size` columns at `at`: gates[k] + at gets the bias and the normed input part, and gates[k] + gate_at
+    // the normed recurrent part, on top or, where there is one, on a start of its own. Nothing without norms.
+    void normalize(const Now& now, int group, int64_t at, int64_t size, int64_t gate_at,
+                   const float* start = nullptr) const;
 
    private:
     float* product(const Now& now, int64_t k) const {
-        return over_.norm.xhat ? over_.norm.xhat + now.n[k] * columns_ : product_[k];
+        return over_.norm_h.xhat ? over_.norm_h.xhat + now.n[k] * columns_ : product_[k];
+    }
+    float* rstd(const Now& now, int64_t k, const Norm& norm, int group) const {
+        return norm.rstd ? norm.rstd + now.n[k] * groups_ + group : product_[k] + columns_;
     }
 
     const Recurrence& over_;
@@ -155,7 +161,8 @@ class StateGrad {
     void finish(const Sequence* sequence, Range mine) const;
     // dh of the step, without what zoneout hands on to the state before.
     void start(const Now& now) const;
-    // The product's gradient for my rows, from that of the gates at d + d_at, through the norm.
+    // The gradients of both products for my rows, through their norms: of a group of `size` columns, from that of the
+    // gates, which is at d + at for the input part and at d + d_at for the recurrent one.
     void norm(const Now& now, int group, int64_t at, int64_t d_at, int64_t size) const;
     // What the product has seen gets W^T of it.
     void add(const Now& now, const Weights& w_t, int64_t at, int64_t d_at) const;
@@ -177,7 +184,7 @@ class StateGrad {
     const Rows& kept() const { return kept_; }
     // Where the gradient of a group's product is.
     const float* product(const Now& now, int64_t k, int64_t at, int64_t d_at) const {
-        return over_.norm.gain ? over_.dproduct + now.n[k] * columns_ + at : d(now, k) + d_at;
+        return over_.norm_h.gain ? over_.du_h + now.n[k] * columns_ + at : d(now, k) + d_at;
     }
 
    private:
@@ -190,18 +197,18 @@ class StateGrad {
 class Pointers {
    public:
     int64_t *n, *before;
-    float **gates, **to;
+    float **gates, **input, **to;
     const float **start, **x, **h, **from;
 
-    explicit Pointers(int64_t rows) : numbers_(2 * rows), written_(2 * rows), read_(4 * rows) {
+    explicit Pointers(int64_t rows) : numbers_(2 * rows), written_(3 * rows), read_(4 * rows) {
         n = numbers_.data(), before = n + rows;
-        gates = written_.data(), to = gates + rows;
+        gates = written_.data(), input = gates + rows, to = input + rows;
         start = read_.data(), x = start + rows, h = x + rows, from = h + rows;
     }
     Pointers(const Pointers&) = delete;
 
     Now now(const Primitives& p, const Team& team, int64_t rows, const Sequence* sequence) const {
-        return {p, team, rows, team.part(rows), sequence, n, before, gates, start, x, h, to, from};
+        return {p, team, rows, team.part(rows), sequence, n, before, gates, input, start, x, h, to, from};
     }
 
    private:
@@ -212,15 +219,16 @@ class Pointers {
 
 // How the input part comes into the gates, for a law whose sums are made in one go (is_whole) or are not.
 struct InputPart {
-    bool is_given;          // whole, and the caller has made it
     bool is_added;          // whole, and added at each step
     int64_t steps = 0;      // else: how many steps, over all rows, are made at a time
-    std::unique_ptr<float[]> values;  // and where, if gates are not kept
+    std::unique_ptr<float[]> values;  // and where: in the gates if they are kept, with a norm in xhat if that is; or here
+    Rows gates;             // of a step, with a norm, where they are not kept
 
+    // columns: of the gates as they are kept
     InputPart(const Recurrence& over, bool is_whole, int64_t columns, const std::vector<Sequence>& share);
 };
 
-// Writes the bias and the input part of steps [t0, t1) into the gates; `at(k, t)` says where they are.
+// Writes the input part of steps [t0, t1), without a norm on top of the bias, to where at(k, t) says.
 template <class At>
 void input_part(const Primitives& p, const Team& team, const Recurrence& over, int64_t columns,
                 const Sequence* sequence, int64_t rows, int64_t t0, int64_t t1, At at) {
@@ -230,7 +238,7 @@ void input_part(const Primitives& p, const Team& team, const Recurrence& over, i
     for (int64_t k = 0; k < rows; ++k) all += std::max<int64_t>(0, std::min(t1, sequence[k].length) - t0);
     const Range mine = team.part(all);
     const auto flush = [&] {
-        if (over.x) multiply_add(p, used, x, over.w_x, 0, panels(p, over.w_x), y);
+        multiply_add(p, used, x, over.w_x, 0, panels(p, over.w_x), y);
         used = 0;
     };
     int64_t count = 0;
@@ -238,10 +246,12 @@ void input_part(const Primitives& p, const Team& team, const Recurrence& over, i
         for (int64_t t = t0; t < std::min(t1, sequence[k].length); ++t, ++count) {
             if (count < mine.from || count >= mine.to) continue;
             const int64_t n = sequence[k].row(t, over.over.reverse);
-            const float* start = over.x ? over.b : over.p + n * columns;
             y[used] = at(k, t);
-            std::copy(start, start + columns, y[used]);
-            if (over.x) x[used] = over.x + n * over.w_x.inputs;
+            if (over.norm_x.gain)
+                std::fill(y[used], y[used] + columns, 0.0f);
+            else
+                std::copy(over.b, over.b + columns, y[used]);
+            x[used] = over.x + n * over.w_x.inputs;
             if (++used == kRows) flush();
         }
     }
@@ -253,8 +263,8 @@ template <class Law>
 void scan_group(const Primitives& p, const Team& team, Law& law, const Recurrence& over, const Sequence* sequence,
                 int64_t rows, Pointers& own) {
     const InputPart& input = law.input;
-    const bool is_made = !input.is_given && !input.is_added;
-    const int64_t R = over.width, longest = sequence[0].length, columns = law.columns();
+    const bool is_made = !input.is_added, has_norm = over.norm_x.gain;
+    const int64_t R = over.width, longest = sequence[0].length, columns = law.columns(), G = law.input_columns();
     const int64_t steps = is_made ? std::max<int64_t>(1, input.steps / rows) : longest;
     const Range all = team.part(rows);
     law.begin(sequence, all);
@@ -262,22 +272,25 @@ void scan_group(const Primitives& p, const Team& team, Law& law, const Recurrenc
     int64_t running = rows;
     for (int64_t t0 = 0; t0 < longest; t0 += steps) {
         const int64_t t1 = std::min(t0 + steps, longest);
-        const auto gates = [&](int64_t k, int64_t t) -> float* {
-            if (over.gates) return over.gates + sequence[k].row(t, over.over.reverse) * columns;
-            return is_made ? input.values.get() + (k * (t1 - t0) + t - t0) * columns : nullptr;
+        const auto made = [&](int64_t k, int64_t t) -> float* {
+            const int64_t n = sequence[k].row(t, over.over.reverse);
+            if (has_norm && over.norm_x.xhat) return over.norm_x.xhat + n * G;
+            if (!has_norm && over.gates) return over.gates + n * columns;
+            return input.values.get() + (k * (t1 - t0) + t - t0) * columns;
         };
         while (sequence[running - 1].length <= t0) --running;
         team.wait();
-        if (is_made) input_part(p, team, over, law.input_columns(), sequence, running, t0, t1, gates);
+        if (is_made) input_part(p, team, over, G, sequence, running, t0, t1, made);
         for (int64_t t = t0; t < t1; ++t) {
             while (sequence[running - 1].length <= t) --running;
             for (int64_t k = 0; k < running; ++k) {
                 const int64_t n = sequence[k].row(t, over.over.reverse);
                 own.before[k] = own.n[k];
                 own.n[k] = n;
-                own.gates[k] = gates(k, t);
                 own.x[k] = input.is_added ? over.x + n * over.w_x.inputs : nullptr;
-                own.start[k] = is_made ? own.gates[k] : input.is_added ? over.b : over.p + n * law.input_columns();
+                own.input[k] = is_made ? made(k, t) : nullptr;
+                own.start[k] = is_made ? own.input[k] : over.b;
+                own.gates[k] = over.gates ? over.gates + n * columns : has_norm ? input.gates[k] : own.input[k];
             }
             team.wait();  // as sequences end, their neighbours move to other threads
             law.step(own.now(p, team, running, sequence));
@@ -348,7 +361,7 @@ template <class Law, class Call>
 void scan(const Primitives& p, const Call& call) {
     const Recurrence& over = call.over;
     const double work = static_cast<double>(over.over.steps) * static_cast<double>(over.hidden) *
-                        static_cast<double>(over.width + (over.x ? over.w_x.inputs : 0));
+                        static_cast<double>(over.width + over.w_x.inputs);
     each_group<Law>(p, call, over.over, over.w_h, work,
                     [&](const Team& team, Law& law, const Sequence* sequence, int64_t rows, Pointers& own) {
                         scan_group(p, team, law, over, sequence, rows, own);

@@ -135,14 +135,6 @@ void check_kept(const Whole& whole) {
     }
 }
 
-// The input part made by affine() and given is the one made inside.
-void check_given(const Whole& whole) {
-    Problem given = whole.q;
-    given.p = affine(given.steps(), given.inputs, given.columns(), given.x, given.w_x, given.b, 2, given.half);
-    given.x.clear(), given.w_x.clear(), given.b.clear();
-    all_same_bits(whole.q, scan(given), whole.k);
-}
-
 // A sequence of no steps hands on its state and the gradient of it.
 void check_empty(const Whole& whole) {
     std::vector<Piece> pieces;
@@ -215,7 +207,6 @@ void check_laws(Harness& harness, const Case& of) {
         law("chunks of " + std::to_string(size), [=](const Whole& whole) { check_chunks(whole, size); });
     law("in place", check_in_place);
     law("whatever is kept", check_kept);
-    law("input part given", check_given);
     law("no steps", check_empty);
     law("NaN stays", check_nan);
 }
@@ -233,11 +224,11 @@ void check_bits(Harness& harness) {
         const auto laws = [&](unsigned options, const Sizes& sizes) {
             check_laws(harness, {kind, applicable(kind, options), sizes});
         };
-        for (unsigned options : {0u, kWithDraws, kWithRates & ~kGivenP}) laws(options, narrow);
+        for (unsigned options : {0u, kWithDraws, kWithRates}) laws(options, narrow);
         laws(kWithDraws, wide);
         laws(kWithDraws | kHalf, narrow);
         if (!harness.quick())
-            for (unsigned options : {0u, kWithRates & ~kGivenP, static_cast<unsigned>(kReverse)})
+            for (unsigned options : {0u, kWithRates, static_cast<unsigned>(kReverse)})
                 laws(options, wide), laws(options, one), laws(options, {5, 257, 66, lengths});
         const Case large{kind, applicable(kind, kWithDraws), {9, 64, 33, many}};
         // Weights beyond a cache: several threads share the same rows.

@@ -48,9 +48,9 @@ unsigned applicable(const Kind& kind, unsigned options) {
 }
 
 std::string Case::name() const {
-    static const char* names[kOptions] = {"norm",       "mask",  "draw-h", "rate-h", "reverse", "given-p",
-                                          "zero-state", "no-dy", "no-dh",  "draw-c", "rate-c",  "peepholes",
-                                          "projection", "norm-c", "no-dc", "half"};
+    static const char* names[kOptions] = {"norm",  "mask",   "draw-h", "rate-h",    "reverse",    "zero-state", "no-dy",
+                                          "no-dh", "draw-c", "rate-c", "peepholes", "projection", "norm-c",     "no-dc",
+                                          "half"};
     std::string text = kind.name;
     for (unsigned k = 0; k < kOptions; ++k)
         if (options >> k & 1) text += std::string(" ") + names[k];
@@ -129,15 +129,14 @@ Problem draw(const Case& of, std::uint64_t seed) {
     q.width = options & kProjection ? of.sizes.projected : q.hidden;
     const int64_t B = q.count(), N = q.steps(), I = q.inputs, H = q.hidden, R = q.width, G = q.columns();
     const float in = 1 / std::sqrt(static_cast<float>(I)), back = 1 / std::sqrt(static_cast<float>(R));
-    if (options & kGivenP) q.p = draw.many(N * G, -1.5f, 1.5f);
-    else q.x = draw.many(N * I, -2, 2), q.w_x = draw.many(G * I, -in, in), q.b = draw.many(G, -0.5f, 0.5f);
+    q.x = draw.many(N * I, -2, 2), q.w_x = draw.many(G * I, -in, in), q.b = draw.many(G, -0.5f, 0.5f);
     q.w_h = draw.many(G * R, -back, back);
     if (q.law == Law::gru && q.reset_after) q.b_hn = draw.many(H, -0.5f, 0.5f);
     q.h0 = options & kZeroState ? Floats(B * R, 0) : draw.many(B * R, -1, 1);
     if (q.law == Law::lstm) q.c0 = options & kZeroState ? Floats(B * H, 0) : draw.many(B * H, -1, 1);
     if (options & kMask)
         for (std::uint8_t kept : draw.flags(B * R, 0.75f)) q.mask.push_back(kept ? 1 / 0.75f : 0);
-    if (options & kNorm) q.gain = draw.many(G, 0.5f, 1.5f);
+    if (options & kNorm) q.gain_x = draw.many(G, 0.5f, 1.5f), q.gain_h = draw.many(G, 0.5f, 1.5f);
     if (options & kPeepholes) q.peepholes = draw.many(3 * H, -0.5f, 0.5f);
     if (options & kProjection) q.w_r = draw.many(R * H, -1 / std::sqrt(float(H)), 1 / std::sqrt(float(H)));
     if (options & kNormC) q.gain_c = draw.many(H, 0.5f, 1.5f), q.bias_c = draw.many(H, -0.5f, 0.5f);
@@ -156,9 +155,9 @@ definition::Problem<double> widen(const Problem& q) {
     definition::Problem<double> w;
     w.law = q.law, w.activation = q.activation, w.reset_after = q.reset_after, w.reverse = q.reverse, w.half = q.half;
     w.inputs = q.inputs, w.hidden = q.hidden, w.width = q.width, w.lengths = q.lengths;
-    w.x = wide(q.x), w.w_x = wide(q.w_x), w.b = wide(q.b), w.p = wide(q.p);
+    w.x = wide(q.x), w.w_x = wide(q.w_x), w.b = wide(q.b);
     w.w_h = wide(q.w_h), w.b_hn = wide(q.b_hn), w.h0 = wide(q.h0), w.c0 = wide(q.c0);
-    w.mask = wide(q.mask), w.gain = wide(q.gain), w.peepholes = wide(q.peepholes), w.w_r = wide(q.w_r);
+    w.mask = wide(q.mask), w.gain_x = wide(q.gain_x), w.gain_h = wide(q.gain_h), w.peepholes = wide(q.peepholes), w.w_r = wide(q.w_r);
     w.gain_c = wide(q.gain_c), w.bias_c = wide(q.bias_c);
     w.keep_h = q.keep_h, w.keep_c = q.keep_c, w.rate_h = q.rate_h, w.rate_c = q.rate_c;
     w.dy = wide(q.dy), w.dh_last = wide(q.dh_last), w.dc_last = wide(q.dc_last);
@@ -179,7 +178,6 @@ Problem take(const Problem& q, const std::vector<Piece>& pieces) {
     part.lengths.clear();
     for (const Piece& piece : pieces) part.lengths.push_back(piece.length);
     part.x = steps_of(q.x, q.inputs, pieces);
-    part.p = steps_of(q.p, q.columns(), pieces);
     part.dy = steps_of(q.dy, R, pieces);
     part.keep_h = steps_of(q.keep_h, R, pieces), part.keep_c = steps_of(q.keep_c, H, pieces);
     part.h0 = sequences_of(q.h0, R, pieces), part.c0 = sequences_of(q.c0, H, pieces);

@@ -33,22 +33,21 @@ enum Option : unsigned {
     kDrawH = 1 << 2,
     kRateH = 1 << 3,
     kReverse = 1 << 4,
-    kGivenP = 1 << 5,
-    kZeroState = 1 << 6,
-    kNoDy = 1 << 7,
-    kNoDhLast = 1 << 8,
-    kDrawC = 1 << 9,
-    kRateC = 1 << 10,
-    kPeepholes = 1 << 11,
-    kProjection = 1 << 12,
-    kNormC = 1 << 13,
-    kNoDcLast = 1 << 14,
-    kHalf = 1 << 15,
+    kZeroState = 1 << 5,
+    kNoDy = 1 << 6,
+    kNoDhLast = 1 << 7,
+    kDrawC = 1 << 8,
+    kRateC = 1 << 9,
+    kPeepholes = 1 << 10,
+    kProjection = 1 << 11,
+    kNormC = 1 << 12,
+    kNoDcLast = 1 << 13,
+    kHalf = 1 << 14,
 };
-constexpr unsigned kOptions = 16;
+constexpr unsigned kOptions = 15;
 constexpr unsigned kLstmAlone = kDrawC | kRateC | kPeepholes | kProjection | kNormC | kNoDcLast;
 constexpr unsigned kWithDraws = kNorm | kMask | kDrawH | kReverse | kDrawC | kPeepholes | kProjection | kNormC;
-constexpr unsigned kWithRates = kNorm | kMask | kRateH | kGivenP | kRateC | kPeepholes | kProjection | kNormC;
+constexpr unsigned kWithRates = kNorm | kMask | kRateH | kRateC | kPeepholes | kProjection | kNormC;
 
 // A law with what its constructor fixes.
 struct Kind {
@@ -126,8 +125,10 @@ void each_array(const Problem& q, definition::Result<Real>& k, F f) {
     f("h_last", k.h_last, R, false);
     f("c_last", k.c_last, H, false);
     f("gates", k.gates, q.kept_columns(), true);
-    f("xhat", k.xhat, q.columns(), true);
-    f("rstd", k.rstd, q.groups(), true);
+    f("xhat_x", k.xhat_x, q.columns(), true);
+    f("rstd_x", k.rstd_x, q.groups(), true);
+    f("xhat_h", k.xhat_h, q.columns(), true);
+    f("rstd_h", k.rstd_h, q.groups(), true);
     f("c", k.c, H, true);
     f("chat", k.chat, H, true);
     f("rstd_c", k.rstd_c, 1, true);
@@ -138,7 +139,8 @@ template <class Real, class F>
 void each_array(const Problem& q, definition::Gradients<Real>& g, F f) {
     const int64_t H = q.hidden, R = q.width;
     f("d", g.d, q.kept_columns(), true);
-    f("dproduct", g.dproduct, q.columns(), true);
+    f("du_x", g.du_x, q.columns(), true);
+    f("du_h", g.du_h, q.columns(), true);
     f("dh0", g.dh0, R, false);
     f("dc0", g.dc0, H, false);
     f("dm_out", g.dm_out, R, true);

@@ -30,11 +30,11 @@ struct Problem {
     bool half = false;  // what products multiply is rounded to bfloat16
     int64_t inputs = 0, hidden = 0, width = 0;
     std::vector<int64_t> lengths;
-    Array<Real> x, w_x, b;              // [N, I], [G, I], [G]; or instead
-    Array<Real> p;                      // [N, G]
+    Array<Real> x, w_x, b;              // [N, I], [G, I], [G]
     Array<Real> w_h, b_hn;              // [G, R], [H]
     Array<Real> h0, c0;                 // [B, R], [B, H]
-    Array<Real> mask, gain;             // [B, R], [G]
+    Array<Real> mask;                   // [B, R]
+    Array<Real> gain_x, gain_h;         // [G], of the norms of both products
     Array<Real> peepholes, w_r;         // [3H], [P, H]
     Array<Real> gain_c, bias_c;         // [H], [H]
     std::vector<std::uint8_t> keep_h, keep_c;
@@ -56,14 +56,14 @@ struct Problem {
 template <class Real>
 struct Result {
     Array<Real> y, h_last, c_last;
-    Array<Real> gates, xhat, rstd;
+    Array<Real> gates, xhat_x, rstd_x, xhat_h, rstd_h;
     Array<Real> c, chat, rstd_c, m;
 };
 
 // What the way back gives.
 template <class Real>
 struct Gradients {
-    Array<Real> d, dproduct, dh0, dc0, dm_out, dnorm_c;
+    Array<Real> d, du_x, du_h, dh0, dc0, dm_out, dnorm_c;
 };
 
 // One step of one sequence: its row in [N, ...], and the row of the step before it in time, or -1 at the start.
@@ -198,25 +198,44 @@ Array<Real> normalise_back(const Array<Real>& dxhat, const Array<Real>& xhat, Re
 
 // Forward -------------------------------------------------------------------------------------------------------------
 
+// Columns [from, to) of a product u of row n become gain * xhat of it. They are group 0 of the norm, or group 1.
 template <class Real>
-Array<Real> input_part(const Problem<Real>& q, int64_t n) {
-    if (q.w_x.empty()) return row(q.p, n, q.columns());
-    Array<Real> a = times(q, q.w_x, 0, q.columns(), row(q.x, n, q.inputs));
-    for (int64_t j = 0; j < q.columns(); ++j) a[j] += q.b[j];
-    return a;
+void norm(const Problem<Real>& q, const Array<Real>& gain, int64_t n, int64_t from, Array<Real>& u, Array<Real>& xhat,
+          Array<Real>& rstd) {
+    if (gain.empty()) return;
+    rstd[n * q.groups() + (from > 0)] = normalise(u);
+    for (std::size_t j = 0; j < u.size(); ++j) {
+        xhat[n * q.columns() + from + j] = u[j];
+        u[j] *= gain[from + j];
+    }
 }
 
-// Columns [from, to) of the recurrent part, W_h v, or gain * xhat of it. They are group 0 of the norm, or group 1.
+// Where the second group of a norm begins.
+template <class Real>
+int64_t split(const Problem<Real>& q) {
+    return q.law == Law::gru ? 2 * q.hidden : q.columns();
+}
+
+// W_x x + b, or gain * xhat + b
+template <class Real>
+Array<Real> input_part(const Problem<Real>& q, Result<Real>& k, int64_t n) {
+    const Array<Real> x = row(q.x, n, q.inputs);
+    Array<Real> all;
+    for (int64_t from = 0; from < q.columns(); from = from ? q.columns() : split(q)) {
+        Array<Real> u = times(q, q.w_x, from, from ? q.columns() : split(q), x);
+        norm(q, q.gain_x, n, from, u, k.xhat_x, k.rstd_x);
+        all.insert(all.end(), u.begin(), u.end());
+    }
+    for (int64_t j = 0; j < q.columns(); ++j) all[j] += q.b[j];
+    return all;
+}
+
+// Columns [from, to) of the recurrent part, W_h v, or gain * xhat of it.
 template <class Real>
 Array<Real> recurrent_part(const Problem<Real>& q, Result<Real>& k, int64_t n, int64_t from, int64_t to,
                            const Array<Real>& v) {
     Array<Real> u = times(q, q.w_h, from, to, v);
-    if (q.gain.empty()) return u;
-    k.rstd[n * q.groups() + (from > 0)] = normalise(u);
-    for (int64_t j = from; j < to; ++j) {
-        k.xhat[n * q.columns() + j] = u[j - from];
-        u[j - from] *= q.gain[j];
-    }
+    norm(q, q.gain_h, n, from, u, k.xhat_h, k.rstd_h);
     return u;
 }
 
@@ -230,7 +249,7 @@ Array<Real> masked(const Problem<Real>& q, int64_t sequence, Array<Real> h) {
 
 template <class Real>
 Array<Real> elman_step(const Problem<Real>& q, Result<Real>& k, const Step& t, const Array<Real>& h) {
-    const Array<Real> p = input_part(q, t.row);
+    const Array<Real> p = input_part(q, k, t.row);
     const Array<Real> u = recurrent_part(q, k, t.row, 0, q.hidden, masked(q, t.sequence, h));
     Array<Real> y(q.hidden);
     for (int64_t j = 0; j < q.hidden; ++j) y[j] = activate(q.activation, p[j] + u[j]);
@@ -242,7 +261,7 @@ Array<Real> elman_step(const Problem<Real>& q, Result<Real>& k, const Step& t, c
 template <class Real>
 Array<Real> lstm_step(const Problem<Real>& q, Result<Real>& k, const Step& t, const Array<Real>& h, Array<Real>& c) {
     const int64_t H = q.hidden;
-    const Array<Real> p = input_part(q, t.row);
+    const Array<Real> p = input_part(q, k, t.row);
     const Array<Real> u = recurrent_part(q, k, t.row, 0, 4 * H, masked(q, t.sequence, h));
     Array<Real> peep = q.peepholes.empty() ? Array<Real>(3 * H, 0) : q.peepholes;
     Array<Real> gates(4 * H), c_new(H), m(H);
@@ -275,7 +294,7 @@ Array<Real> lstm_step(const Problem<Real>& q, Result<Real>& k, const Step& t, co
 template <class Real>
 Array<Real> gru_step(const Problem<Real>& q, Result<Real>& k, const Step& t, const Array<Real>& h) {
     const int64_t H = q.hidden;
-    const Array<Real> p = input_part(q, t.row), seen = masked(q, t.sequence, h);
+    const Array<Real> p = input_part(q, k, t.row), seen = masked(q, t.sequence, h);
     Array<Real> gates = recurrent_part(q, k, t.row, 0, 2 * H, seen), reset = seen, y(H);
     gates.resize(4 * H);
     for (int64_t j = 0; j < 2 * H; ++j) gates[j] = sigmoid(p[j] + gates[j]);
@@ -298,7 +317,10 @@ Result<Real> forward(const Problem<Real>& q) {
     Result<Real> k;
     k.y.resize(N * R), k.h_last = q.h0, k.c_last = q.c0;
     k.gates.resize(N * q.kept_columns());
-    if (!q.gain.empty()) k.xhat.resize(N * q.columns()), k.rstd.resize(N * q.groups());
+    if (!q.gain_h.empty()) {
+        k.xhat_x.resize(N * q.columns()), k.rstd_x.resize(N * q.groups());
+        k.xhat_h.resize(N * q.columns()), k.rstd_h.resize(N * q.groups());
+    }
     if (q.law == Law::lstm) k.c.resize(N * H);
     if (!q.gain_c.empty()) k.chat.resize(N * H), k.rstd_c.resize(N);
     if (!q.w_r.empty()) k.m.resize(N * H);
@@ -330,19 +352,33 @@ Array<Real> state_before(const Array<Real>& initial, const Array<Real>& after, c
     return t.before < 0 ? row(initial, t.sequence, width) : row(after, t.before, width);
 }
 
+// From the gradient of columns [from, ..) of gain * xhat to that of the product, which is kept.
+template <class Real>
+Array<Real> norm_back(const Problem<Real>& q, const Array<Real>& gain, const Array<Real>& xhat, const Array<Real>& rstd,
+                      int64_t n, int64_t from, Array<Real> d, Array<Real>& du) {
+    if (gain.empty()) return d;
+    Array<Real> own(d.size());
+    for (std::size_t j = 0; j < d.size(); ++j) own[j] = xhat[n * q.columns() + from + j], d[j] *= gain[from + j];
+    d = normalise_back(d, own, rstd[n * q.groups() + (from > 0)]);
+    for (std::size_t j = 0; j < d.size(); ++j) du[n * q.columns() + from + j] = d[j];
+    return d;
+}
+
+// Of the input part, whose gradient is the first columns of d.
+template <class Real>
+void input_part_back(const Problem<Real>& q, const Result<Real>& k, Gradients<Real>& g, int64_t n) {
+    const auto first = g.d.begin() + n * q.kept_columns();
+    for (int64_t from = 0; from < q.columns(); from = from ? q.columns() : split(q)) {
+        const Array<Real> d(first + from, first + (from ? q.columns() : split(q)));
+        norm_back(q, q.gain_x, k.xhat_x, k.rstd_x, n, from, d, g.du_x);
+    }
+}
+
 // From the gradient of columns [from, to) of the recurrent part to that of the vector it was made of, added to dv.
 template <class Real>
 void recurrent_part_back(const Problem<Real>& q, const Result<Real>& k, Gradients<Real>& g, int64_t n, int64_t from,
                          int64_t to, Array<Real> du, Array<Real>& dv) {
-    if (!q.gain.empty()) {
-        Array<Real> xhat(to - from);
-        for (int64_t j = from; j < to; ++j) {
-            xhat[j - from] = k.xhat[n * q.columns() + j];
-            du[j - from] *= q.gain[j];
-        }
-        du = normalise_back(du, xhat, k.rstd[n * q.groups() + (from > 0)]);
-        for (int64_t j = from; j < to; ++j) g.dproduct[n * q.columns() + j] = du[j - from];
-    }
+    du = norm_back(q, q.gain_h, k.xhat_h, k.rstd_h, n, from, du, g.du_h);
     add_transposed(q, q.w_h, from, to, du, dv);
 }
 
@@ -429,7 +465,7 @@ Gradients<Real> backward(const Problem<Real>& q, const Result<Real>& k) {
     const int64_t N = q.steps(), H = q.hidden, R = q.width;
     Gradients<Real> g;
     g.d.resize(N * q.kept_columns());
-    if (!q.gain.empty()) g.dproduct.resize(N * q.columns());
+    if (!q.gain_h.empty()) g.du_x.resize(N * q.columns()), g.du_h.resize(N * q.columns());
     if (!q.w_r.empty()) g.dm_out.resize(N * R);
     if (!q.gain_c.empty()) g.dnorm_c.resize(N * H);
     g.dh0 = q.dh_last.empty() ? Array<Real>(q.count() * R, 0) : q.dh_last;
@@ -451,6 +487,7 @@ Gradients<Real> backward(const Problem<Real>& q, const Result<Real>& k) {
             dseen = lstm_back(q, k, g, *t, dnext, dc);
             put(g.dc0, t->sequence, dc);
         }
+        input_part_back(q, k, g, t->row);
         dseen = masked(q, t->sequence, dseen);
         for (int64_t j = 0; j < R; ++j) dh[j] += dseen[j];
         put(g.dh0, t->sequence, dh);

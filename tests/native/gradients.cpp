@@ -67,10 +67,10 @@ void add_recurrent_weights(const Wide& q, const WideResult& k, const WideGradien
     const Values d = row(g.d, n, q.kept_columns());
     Values part_d = part(d, 0, first);  // of the recurrent part: of a GRU, dr, dz, du
     if (first < G) part_d.insert(part_d.end(), d.begin() + 3 * H, d.end());
-    const Values product_d = q.gain.empty() ? part_d : row(g.dproduct, n, G);
+    const Values product_d = q.gain_h.empty() ? part_d : row(g.du_h, n, G);
     const Values seen = masked(q, t.sequence, definition::state_before(q.h0, k.y, t, q.width));
     add_outer(sums.w_h, 0, part(product_d, 0, first), seen);
-    if (!q.gain.empty()) add_products(sums.gain, 0, part_d, row(k.xhat, n, G));
+    if (!q.gain_h.empty()) add_products(sums.gain_h, 0, part_d, row(k.xhat_h, n, G));
     if (first == G) return;
     Values reset(H, 0);
     add_products(reset, 0, part(row(k.gates, n, 4 * H), 0, H), seen);
@@ -80,7 +80,7 @@ void add_recurrent_weights(const Wide& q, const WideResult& k, const WideGradien
 
 // Zeros of the shapes of every array that has a gradient.
 Wide zeros_like(Wide q) {
-    for (Values* a : {&q.x, &q.w_x, &q.b, &q.p, &q.w_h, &q.b_hn, &q.gain, &q.peepholes, &q.w_r, &q.gain_c, &q.bias_c})
+    for (Values* a : {&q.x, &q.w_x, &q.b, &q.w_h, &q.b_hn, &q.gain_x, &q.gain_h, &q.peepholes, &q.w_r, &q.gain_c, &q.bias_c})
         a->assign(a->size(), 0);
     return q;
 }
@@ -92,15 +92,13 @@ Wide gradients_of_inputs(const Wide& q, const WideResult& k, const WideGradients
     sums.h0 = g.dh0, sums.c0 = g.dc0;
     for (const definition::Step& t : definition::in_time(q.lengths, q.reverse)) {
         const Values d = part(row(g.d, t.row, q.kept_columns()), 0, G);
-        if (q.w_x.empty()) {
-            put(sums.p, t.row, d);
-        } else {
-            Values dx(q.inputs, 0);
-            definition::add_transposed(q, q.w_x, 0, G, d, dx);
-            put(sums.x, t.row, dx);
-            add_outer(sums.w_x, 0, d, row(q.x, t.row, q.inputs));
-            add_products(sums.b, 0, d, Values(G, 1));
-        }
+        const Values product_d = q.gain_x.empty() ? d : row(g.du_x, t.row, G);
+        Values dx(q.inputs, 0);
+        definition::add_transposed(q, q.w_x, 0, G, product_d, dx);
+        put(sums.x, t.row, dx);
+        add_outer(sums.w_x, 0, product_d, row(q.x, t.row, q.inputs));
+        add_products(sums.b, 0, d, Values(G, 1));
+        if (!q.gain_x.empty()) add_products(sums.gain_x, 0, d, row(k.xhat_x, t.row, G));
         add_recurrent_weights(q, k, g, t, sums);
         if (q.law == definition::Law::lstm) add_lstm_weights(q, k, g, t, sums);
     }
@@ -113,9 +111,9 @@ struct Input {
 };
 
 const Input kInputs[] = {
-    {"x", &Wide::x},       {"w_x", &Wide::w_x},   {"b", &Wide::b},       {"p", &Wide::p},
-    {"w_h", &Wide::w_h},   {"b_hn", &Wide::b_hn}, {"h0", &Wide::h0},     {"c0", &Wide::c0},
-    {"gain", &Wide::gain}, {"w_r", &Wide::w_r},   {"gain_c", &Wide::gain_c}, {"bias_c", &Wide::bias_c},
+    {"x", &Wide::x},           {"w_x", &Wide::w_x},       {"b", &Wide::b},           {"w_h", &Wide::w_h},
+    {"b_hn", &Wide::b_hn},     {"h0", &Wide::h0},         {"c0", &Wide::c0},         {"gain_x", &Wide::gain_x},
+    {"gain_h", &Wide::gain_h}, {"w_r", &Wide::w_r},       {"gain_c", &Wide::gain_c}, {"bias_c", &Wide::bias_c},
     {"peepholes", &Wide::peepholes},
 };
 

@@ -52,19 +52,20 @@ segue::Recurrence recurrence(const Problem& q, const Run& run, Memory& memory, P
     segue::Recurrence over{};
     over.over = {q.count(), N, memory.input(q.lengths, "lengths"), q.reverse, run.threads};
     over.hidden = q.hidden, over.width = R;
-    if (q.w_x.empty()) {
-        over.p = memory.input(q.p, "p");
-    } else {
-        over.x = memory.input(q.x, "x");
-        over.w_x = packer.rows(q.w_x, 0, G, q.inputs, G / q.hidden);
-        over.b = memory.input(q.b, "b");
-    }
+    over.x = memory.input(q.x, "x");
+    over.w_x = packer.rows(q.w_x, 0, G, q.inputs, G / q.hidden);
+    over.b = memory.input(q.b, "b");
     const int64_t product = q.law == Law::gru && q.reset_after ? G : recurrent_rows(q);
     over.w_h = packer.rows(q.w_h, 0, product, R, product / q.hidden);
     over.mask = memory.optional(q.mask, "mask");
-    over.norm.gain = memory.optional(q.gain, "gain");
-    if (!q.gain.empty() && run.keep & kXhat) over.norm.xhat = memory.output(k.xhat, N * G, "xhat");
-    if (!q.gain.empty() && run.keep & kXhat) over.norm.rstd = memory.output(k.rstd, N * q.groups(), "rstd");
+    over.norm_x.gain = memory.optional(q.gain_x, "gain_x");
+    over.norm_h.gain = memory.optional(q.gain_h, "gain_h");
+    if (!q.gain_h.empty() && run.keep & kXhat) {
+        over.norm_x.xhat = memory.output(k.xhat_x, N * G, "xhat_x");
+        over.norm_x.rstd = memory.output(k.rstd_x, N * q.groups(), "rstd_x");
+        over.norm_h.xhat = memory.output(k.xhat_h, N * G, "xhat_h");
+        over.norm_h.rstd = memory.output(k.rstd_h, N * q.groups(), "rstd_h");
+    }
     over.zone_h = {memory.optional(q.keep_h, "keep_h"), q.rate_h};
     if (run.keep & kGates) over.gates = memory.output(k.gates, N * q.kept_columns(), "gates");
     over.y = memory.output(k.y, N * R, "y");
@@ -106,13 +107,17 @@ segue::RecurrenceGrad recurrence_back(const Problem& q, const Result& k, const R
     over.h0 = memory.input(q.h0, "h0");
     over.y = memory.input(k.y, "y");
     over.mask = memory.optional(q.mask, "mask");
-    over.norm = {memory.optional(q.gain, "gain"), left(memory, k.xhat, "xhat"), left(memory, k.rstd, "rstd")};
+    over.norm_x = {memory.optional(q.gain_x, "gain_x"), left(memory, k.xhat_x, "xhat_x"),
+                   left(memory, k.rstd_x, "rstd_x")};
+    over.norm_h = {memory.optional(q.gain_h, "gain_h"), left(memory, k.xhat_h, "xhat_h"),
+                   left(memory, k.rstd_h, "rstd_h")};
     over.zone_h = {memory.optional(q.keep_h, "keep_h"), q.rate_h};
     over.gates = memory.input(k.gates, "gates");
     over.dy = memory.optional(q.dy, "dy");
     over.dh_last = memory.optional(q.dh_last, "dh_last");
     over.d = memory.output(g.d, N * q.kept_columns(), "d");
-    if (!q.gain.empty()) over.dproduct = memory.output(g.dproduct, N * q.columns(), "dproduct");
+    if (!q.gain_h.empty()) over.du_x = memory.output(g.du_x, N * q.columns(), "du_x");
+    if (!q.gain_h.empty()) over.du_h = memory.output(g.du_h, N * q.columns(), "du_h");
     over.dh0 = memory.output(g.dh0, q.count() * R, "dh0");
     return over;
 }
@@ -194,20 +199,4 @@ Floats affine(int64_t rows, int64_t inputs, int64_t outputs, const Floats& x, co
                    memory.output(y, rows * outputs, "y"), threads});
     memory.finish();
     return y;
-}
-
-Normalized normalized(int64_t rows, int64_t columns, int64_t split, const Floats& u, const Floats& gain,
-                      const Floats& b, const Floats& dy, int threads) {
-    const int64_t size = rows * columns;
-    Memory memory;
-    Normalized out;
-    const float* gains = memory.input(gain, "gain");
-    float *xhat = memory.output(out.xhat, size, "xhat"),
-          *rstd = memory.output(out.rstd, rows * (split < columns ? 2 : 1), "rstd");
-    segue::normalize({rows, columns, split, memory.input(u, "u"), gains, memory.input(b, "b"), xhat, rstd,
-                      memory.output(out.y, size, "y"), threads});
-    segue::normalize_back({rows, columns, split, gains, xhat, rstd, memory.input(dy, "dy"),
-                           memory.output(out.du, size, "du"), threads});
-    memory.finish();
-    return out;
 }

@@ -6,7 +6,7 @@
 // Which of the optional outputs of a scan are asked for.
 enum Keep : unsigned {
     kGates = 1,
-    kXhat = 2,  // with rstd
+    kXhat = 2,  // of both norms, with rstd
     kMemory = 4,
     kChat = 8,  // with rstd_c
     kM = 16,
@@ -32,9 +32,3 @@ Floats pack(int64_t outputs, int64_t inputs, const Floats& w, int64_t row, int64
 Floats affine(int64_t rows, int64_t inputs, int64_t outputs, const Floats& x, const Floats& w, const Floats& b,
               int threads, bool half);
 
-// xhat, rstd and y of normalize(), and what its way back makes of dy.
-struct Normalized {
-    Floats xhat, rstd, y, du;
-};
-Normalized normalized(int64_t rows, int64_t columns, int64_t split, const Floats& u, const Floats& gain,
-                      const Floats& b, const Floats& dy, int threads);

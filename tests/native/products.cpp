@@ -60,79 +60,41 @@ void check_pack(int64_t outputs, int64_t inputs) {
     }
 }
 
-// y = gain * norm(u) + b and its way back: one row after another, one group of columns after another.
-template <class Real>
-struct NormalizedRows {
-    definition::Array<Real> xhat, rstd, y, du;
-    NormalizedRows(int64_t rows, int64_t columns, int64_t split, const Floats& u, const Floats& gain, const Floats& b,
-                   const Floats& dy) {
-        for (int64_t n = 0; n < rows; ++n) {
-            add_group(u, gain, b, dy, n * columns, 0, split);
-            if (split < columns) add_group(u, gain, b, dy, n * columns, split, columns);
-        }
-    }
-
-   private:
-    void add_group(const Floats& u, const Floats& gain, const Floats& b, const Floats& dy, int64_t at, int64_t from,
-                   int64_t to) {
-        definition::Array<Real> group(u.begin() + at + from, u.begin() + at + to), dgroup(to - from);
-        rstd.push_back(definition::normalise(group));
-        for (int64_t j = from; j < to; ++j) {
-            y.push_back(Real(gain[j]) * group[j - from] + b[j]);
-            dgroup[j - from] = Real(gain[j]) * dy[at + j];
-        }
-        for (Real value : definition::normalise_back(dgroup, group, rstd.back())) du.push_back(value);
-        xhat.insert(xhat.end(), group.begin(), group.end());
-    }
-};
-
-void check_normalized(Harness& harness, int64_t rows, int64_t columns, int64_t split) {
-    Draw draw(rows * 7919 + columns);
-    const Floats u = draw.many(rows * columns, -1, 2), gain = draw.many(columns, 0.5f, 1.5f);
-    const Floats b = draw.many(columns, -1, 1), dy = draw.many(rows * columns, -1, 1);
-    const NormalizedRows<double> want(rows, columns, split, u, gain, b, dy);
-    const NormalizedRows<float> plain(rows, columns, split, u, gain, b, dy);
-    const Normalized got = normalized(rows, columns, split, u, gain, b, dy, 1);
-    compare(harness, "xhat", kFloat, got.xhat, want.xhat, plain.xhat);
-    compare(harness, "rstd", kFloat, got.rstd, want.rstd, plain.rstd);
-    compare(harness, "y", kFloat, got.y, want.y, plain.y);
-    compare(harness, "du", kFloat, got.du, want.du, plain.du);
-    for (int threads : {2, 3}) {
-        const Normalized again = normalized(rows, columns, split, u, gain, b, dy, threads);
-        require(same_bits(again.xhat, got.xhat) && same_bits(again.rstd, got.rstd) && same_bits(again.y, got.y) &&
-                    same_bits(again.du, got.du),
-                "expected the same on any threads");
-    }
-    for (const Floats* a : {&got.xhat, &got.rstd, &got.y, &got.du})
-        harness.digest(a->data(), a->size() * sizeof(float));
-}
-
 // Rows that are parts of longer ones, so that the caller's strides are seen.
 void check_column_sums(Harness& harness, int64_t rows, int64_t columns) {
     Draw draw(rows * 7919 + columns);
     const int64_t d_row = columns + 3, x_row = columns + 5;
-    const Floats d = draw.many(rows * d_row, -1, 1), x = draw.many(rows * x_row, -1, 1);
-    definition::Array<double> sums(columns), products(columns);
-    definition::Array<float> plain_sums(columns), plain_products(columns);
-    for (int64_t n = 0; n < rows; ++n)
-        for (int64_t j = 0; j < columns; ++j) {
-            const float a = d[n * d_row + j], b = x[n * x_row + j];
-            sums[j] += a, plain_sums[j] += a;
-            products[j] += double(a) * b, plain_products[j] += a * b;
-        }
-    const auto run = [&](int threads) {
+    const Floats d = draw.many(rows * d_row, -1, 1);
+    const Floats x[] = {draw.many(rows * x_row, -1, 1), draw.many(rows * x_row, -1, 1)};
+    definition::Array<double> want[3];
+    Floats plain[3];
+    for (int which = 0; which < 3; ++which) {
+        want[which].resize(columns), plain[which].resize(columns);
+        for (int64_t n = 0; n < rows; ++n)
+            for (int64_t j = 0; j < columns; ++j) {
+                const float a = d[n * d_row + j], b = which ? x[which - 1][n * x_row + j] : 1;
+                want[which][j] += double(a) * b, plain[which][j] += a * b;
+            }
+    }
+    const auto run = [&](int products, int threads) {
         Memory memory;
-        std::pair<Floats, Floats> got;
-        segue::column_sums({rows, columns, memory.input(d, "d"), d_row, memory.input(x, "x"), x_row,
-                            memory.output(got.first, columns, "sums"), memory.output(got.second, columns, "products"),
-                            threads});
+        std::vector<Floats> got(3);
+        segue::ColumnSums call{rows, columns, memory.input(d, "d"), d_row, memory.output(got[0], columns, "sums"), {},
+                               threads};
+        for (int which = 0; which < products; ++which)
+            call.of[which] = {memory.input(x[which], "x"), x_row, memory.output(got[1 + which], columns, "products")};
+        segue::column_sums(call);
         memory.finish();
         return got;
     };
-    const auto got = run(1);
-    compare(harness, "sums", kFloat, got.first, sums, plain_sums);
-    compare(harness, "products", kFloat, got.second, products, plain_products);
-    for (int threads : {2, 3}) require(run(threads) == got, "expected the same on any threads");
+    const std::vector<Floats> got = run(2, 1);
+    for (int which = 0; which < 3; ++which) compare(harness, "sums", kFloat, got[which], want[which], plain[which]);
+    for (int threads : {2, 3}) require(run(2, threads) == got, "expected the same on any threads");
+    for (int products : {0, 1}) {
+        const std::vector<Floats> fewer = run(products, 1);
+        for (int which = 0; which <= products; ++which)
+            require(fewer[which] == got[which], "expected the same whatever else is summed");
+    }
 }
 
 void check_before(int64_t width, bool masked, bool reverse) {
@@ -180,12 +142,6 @@ void check_products(Harness& harness) {
     harness.check("affine on rows enough to be shared out", [] { check_affine(2001, 67, 130, false); });
     harness.check("affine without inputs", [] { check_affine(5, 0, 17, false); });
     harness.check("affine without rows", [] { check_affine(0, 5, 17, false); });
-    for (int64_t columns : {1, 3, 15, 17, 64, 130, 1030})
-        for (int64_t rows : {0, 1, 3, 230})
-            for (int64_t split : {columns, (2 * columns + 2) / 3})
-                harness.check("norm rows " + std::to_string(rows) + " columns " + std::to_string(columns) + " split " +
-                                  std::to_string(split),
-                              [&] { check_normalized(harness, rows, columns, split); });
     for (int64_t columns : {1, 17, 255, 600})
         for (int64_t rows : {0, 1, 127, 300, 2000})
             harness.check("column sums rows " + std::to_string(rows) + " columns " + std::to_string(columns),

@@ -70,7 +70,7 @@ class Noise:
 QUIET = Noise()
 
 # The weights that have one name in laws and in what the native kernels are given.
-_GIVEN = ("w_xh", "w_hh", "w_hr", "w_c", "gain_c", "b_c", "b_hn")
+_GIVEN = ("w_xh", "w_hh", "w_hr", "w_c", "gain_x", "gain_h", "gain_c", "b_c", "b_hn")
 
 
 def _mix(old: Tensor, new: Tensor, rate: float, keep: Tensor | None) -> Tensor:
@@ -171,11 +171,8 @@ class Law(ABC):
     ) -> tuple[Tensor, State]:
         keep, rate = noise.of(0)
         shared = ops.Shared(
-            x if self.gain_x is None else self.project(x),
-            lengths,
-            self.w_xh if self.gain_x is None else None,
-            self.b_h if self.gain_x is None else None,
-            *(self.w_hh, self.gain_h, noise.mask, state.h, keep, rate, reverse),
+            *(x, lengths, self.w_xh, self.b_h, self.w_hh, self.gain_x, self.gain_h),
+            *(noise.mask, state.h, keep, rate, reverse),
         )
         definition = partial(self._meaning, type(state), noise)
         given = self.given(shared, state, noise)._replace(half=self.half)
@@ -187,8 +184,8 @@ class Law(ABC):
     ) -> tuple[Tensor, ...]:
         """The native scan as a loop over the equation, a function of all that it was given."""
         same = {name: getattr(given, name) for name in _GIVEN if name in given._fields}
-        law: Law = replace(cast(Any, self), **same, b_h=given.b, gain_h=given.gain)
-        p = given.x if given.w_xh is None else law.project(given.x)
+        law: Law = replace(cast(Any, self), **same, b_h=given.b)
+        p = law.project(given.x)
         first = state(given.h, given.c) if isinstance(given, ops.LSTM) else state(given.h)
         run = partial(_loop, law._advance)
         x = Ragged(p, given.lengths)

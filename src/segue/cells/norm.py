@@ -7,8 +7,6 @@ mean and var (the biased one) are those of a group of columns of one row.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -38,16 +36,9 @@ def projected(
     """W x + b, and with a gain n(W x) * gain + b: ``[..., I] -> [..., G]``."""
     if gain is None:
         return ops.linear(x, w, b)
-    if x.dim() == 2 and ops.native_runs((x, w, gain, b)):
-        split = groups[0] if groups else w.shape[0]
-        return ops.normalize(ops.affine(x, w), gain, b, split, partial(_offset, groups))
-    return _offset(groups, ops.linear(x, w), gain, b)
+    return (normed(ops.linear(x, w), gain, groups) + b).to(x.dtype)
 
 
 def rounded(x: Tensor, half: bool) -> Tensor:
     """x, in half rounded to bfloat16 and kept in its own dtype; a gradient passes as it is."""
     return x + (x.bfloat16().to(x.dtype) - x).detach() if half else x
-
-
-def _offset(groups: tuple[int, ...] | None, u: Tensor, gain: Tensor, b: Tensor) -> Tensor:
-    return (normed(u, gain, groups) + b).to(u.dtype)

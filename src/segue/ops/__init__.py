@@ -17,7 +17,7 @@ from segue.ops.draws import draw
 from segue.ops.fused import fused_runs, in_buckets
 from segue.ops.loop import State, carried_dtype, leaves, loop, map_state
 from segue.ops.native import GRU, LSTM, Elman, Given, Shared, native_name, native_runs
-from segue.ops.recurrence import affine, linear, normalize, scan
+from segue.ops.recurrence import linear, scan
 
 __all__ = [
     "GRU",
@@ -26,7 +26,6 @@ __all__ = [
     "Given",
     "Shared",
     "State",
-    "affine",
     "carried_dtype",
     "draw",
     "fused_runs",
@@ -37,6 +36,5 @@ __all__ = [
     "map_state",
     "native_name",
     "native_runs",
-    "normalize",
     "scan",
 ]

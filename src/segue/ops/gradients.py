@@ -24,6 +24,9 @@ _HAS_AMX: bool = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
 # Tensors that are given, but without a gradient: lengths and what is drawn.
 CONSTANT = {"lengths", "mask", "keep_h", "keep_c"}
 
+# Those whose gradient is a sum over all steps.
+_SUMS = {"b", "b_hn", "gain_x", "gain_h"}
+
 
 def way_back(
     given: Given,
@@ -53,32 +56,49 @@ def way_back(
         grads["c"] = back.dc
     if "w_hh" in need:
         grads["w_hh"] = _recurrent(given, kept, y, back)
-    if "gain" in need:
-        grads["gain"] = _gain(given, kept, back)
-    if isinstance(given, GRU) and "b_hn" in need:
-        grads["b_hn"] = native.column_sums(_last(back.d, back.dh.shape[1]))
+    if not _SUMS.isdisjoint(need):
+        grads |= _sums(given, kept, back)
     return grads | _memory(given, kept, back, need) if isinstance(given, LSTM) else grads
 
 
 def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
-    """Those of x, w_xh and b, from that of x's part of the gates."""
-    d = back.d.narrow(1, 0, 3 * back.dh.shape[1]) if isinstance(given, GRU) else back.d
+    """Those of x and w_xh, from that of their product."""
+    d = back.du_x
+    if given.gain_x is None:
+        d = back.d.narrow(1, 0, given.w_xh.shape[0])
     grads: Gradients = {}
     if "x" in need:
-        grads["x"] = d.contiguous() if given.w_xh is None else _product(d, given.w_xh, given.half)
+        grads["x"] = _product(d, given.w_xh, given.half)
     if "w_xh" in need:
         grads["w_xh"] = _product(d.t(), given.x, given.half)
-    if "b" in need:
-        grads["b"] = native.column_sums(d)
     return grads
+
+
+def _sums(given: Given, kept: Kept, back: Back) -> Gradients:
+    """Those of biases and of gains, sums over all steps."""
+    sums, d, hidden = native.column_sums, back.d, back.dh.shape[1]
+    xhats = () if given.gain_h is None else (kept.xhat_x, kept.xhat_h)
+    if not isinstance(given, GRU):
+        return dict(zip(("b", "gain_x", "gain_h"), sums(d, *xhats), strict=False))
+    if not xhats:
+        both = sums(d)[0]
+        b, b_hn = both.narrow(0, 0, 3 * hidden), both.narrow(0, 3 * hidden, hidden)
+        return {"b": b} if given.b_hn is None else {"b": b, "b_hn": b_hn}
+    # Both products of r and z have one gradient, those of n one each.
+    b, gain_x, gain_h = sums(*(part.narrow(1, 0, 2 * hidden) for part in (d, *xhats)))
+    b_n, gain_xn = sums(d.narrow(1, 2 * hidden, hidden), _last(kept.xhat_x, hidden))
+    b_hn, gain_hn = sums(_last(d, hidden), _last(kept.xhat_h, hidden))
+    whole = {"b": (b, b_n), "gain_x": (gain_x, gain_xn), "gain_h": (gain_h, gain_hn)}
+    grads = {name: torch.cat(parts) for name, parts in whole.items()}
+    return grads if given.b_hn is None else grads | {"b_hn": b_hn}
 
 
 def _recurrent(given: Given, kept: Kept, y: Tensor, back: Back) -> Tensor:
     seen = native.before(y, given.h, given.mask, given.lengths, given.reverse)
+    d = back.d if given.gain_h is None else back.du_h
     if not isinstance(given, GRU):
-        return _product(back.dproduct.t(), seen, given.half)
+        return _product(d.t(), seen, given.half)
     hidden = seen.shape[1]
-    d = back.dproduct
     n = seen if given.b_hn is not None else kept.gates[:, :hidden] * seen
     w_hh = seen.new_empty(3 * hidden, hidden)
     _product(d.narrow(1, 0, 2 * hidden).t(), seen, given.half, w_hh.narrow(0, 0, 2 * hidden))
@@ -95,27 +115,16 @@ def _product(a: Tensor, b: Tensor, half: bool, out: Tensor | None = None) -> Ten
 
 
 def _last(d: Tensor, hidden: int) -> Tensor:
-    """Of a GRU's gates, the columns of W_hn h + b_hn."""
+    """The last columns: of a GRU's gates those of W_hn h + b_hn, of a product those of n."""
     # narrow costs a third of d[:, -hidden:].
     return d.narrow(1, d.shape[1] - hidden, hidden)
-
-
-def _gain(given: Given, kept: Kept, back: Back) -> Tensor:
-    if not isinstance(given, GRU):
-        return native.column_products(back.d, kept.xhat)
-    hidden = back.dh.shape[1]
-    rz = native.column_products(back.d.narrow(1, 0, 2 * hidden), kept.xhat.narrow(1, 0, 2 * hidden))
-    n = native.column_products(_last(back.d, hidden), _last(kept.xhat, hidden))
-    return torch.cat([rz, n])
 
 
 def _memory(given: LSTM, kept: Kept, back: Back, need: Collection[str]) -> Gradients:
     """Those of what only an LSTM has."""
     grads: Gradients = {}
-    if "gain_c" in need:
-        grads["gain_c"] = native.column_products(back.dnorm_c, kept.chat)
-    if "b_c" in need:
-        grads["b_c"] = native.column_sums(back.dnorm_c)
+    if not {"gain_c", "b_c"}.isdisjoint(need):
+        grads["b_c"], grads["gain_c"] = native.column_sums(back.dnorm_c, kept.chat)
     if "w_hr" in need:
         grads["w_hr"] = _product(back.dm_out.t(), kept.m, given.half)
     if "w_c" in need:

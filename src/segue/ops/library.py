@@ -142,35 +142,9 @@ def _define(kind: type[Given]) -> None:
     _implement(f"{name}_back", back, back_shapes)
 
 
-def _normalize_shapes(u: Tensor, gain: Tensor, b: Tensor, split: int) -> Outputs:
-    rows, columns = u.shape
-    groups = 1 if split == columns else 2
-    return u.new_empty(rows, columns), u.new_empty(rows, columns), u.new_empty(rows, groups)
-
-
-def _define_products() -> None:
-    _LIBRARY.define("affine(Tensor x, Tensor w, Tensor? b) -> Tensor y")
-    _implement("affine", native.affine, lambda x, w, b: x.new_empty(x.shape[0], w.shape[0]))
-    _LIBRARY.define(
-        "normalize(Tensor u, Tensor gain, Tensor b, int split)"
-        " -> (Tensor y, Tensor xhat, Tensor rstd)"
-    )
-    _implement("normalize", native.normalize, _normalize_shapes)
-    _LIBRARY.define(
-        "normalize_back(Tensor gain, Tensor xhat, Tensor rstd, int split, Tensor dy)"
-        " -> (Tensor du, Tensor dgain, Tensor db)"
-    )
-    _implement(
-        "normalize_back",
-        native.normalize_back,
-        lambda gain, xhat, rstd, split, dy: (
-            *(xhat.new_empty(xhat.shape), gain.new_empty(gain.shape), gain.new_empty(gain.shape)),
-        ),
-    )
-
-
 for kind in NAMES:
     _define(kind)
-_define_products()
+_LIBRARY.define("affine(Tensor x, Tensor w, Tensor? b) -> Tensor y")
+_implement("affine", native.affine, lambda x, w, b: x.new_empty(x.shape[0], w.shape[0]))
 
 OPERATORS = {kind: getattr(torch.ops.segue, name).default for kind, name in NAMES.items()}

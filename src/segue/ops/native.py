@@ -77,43 +77,14 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, half: bool = False
     return y
 
 
-def normalize(u: Tensor, gain: Tensor, b: Tensor, split: int) -> tuple[Tensor, Tensor, Tensor]:
-    """y = gain * n(u) + b, n(u) ``[N, G]`` and its factors ``[N, groups]``; see `Norm` in
-    kernels.h.
-
-    Args:
-        split: where the second group of columns begins; G where there is one.
-    """
-    xhat, y = u.new_empty(u.shape), u.new_empty(u.shape)
-    rstd = u.new_empty(u.shape[0], 1 if split == u.shape[1] else 2)
-    outputs = _memory(xhat), _memory(rstd), _memory(y)
-    given = _memory(u), _memory(gain), _memory(b), split
-    _NATIVE.normalize(*given, *outputs, torch.get_num_threads())
-    return y, xhat, rstd
-
-
-def normalize_back(
-    gain: Tensor, xhat: Tensor, rstd: Tensor, split: int, dy: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of u, of the gain and of b, from that of y."""
-    du, dy = torch.empty_like(xhat), dy.contiguous()
-    given = _memory(gain), _memory(xhat), _memory(rstd), split, _memory(dy), _memory(du)
-    _NATIVE.normalize_back(*given, torch.get_num_threads())
-    products, sums = torch.empty_like(gain), torch.empty_like(gain)
-    both = sums.numpy(), products.numpy()
-    _NATIVE.column_sums(dy.numpy(), xhat.numpy(), *both, torch.get_num_threads())
-    return du, products, sums
-
-
 class Shared(NamedTuple):
     """What every scan is given.
 
     Attributes:
-        x: the inputs ``[N, I]``; or, where w_xh is None, their part of the gates ``[N, G]``, bias
-            included.
+        x: the inputs ``[N, I]``.
         lengths: int64 ``[B]``.
         w_xh, b, w_hh: weights ``[G, I]``, ``[G]``, ``[G, R]``.
-        gain: of the norm of the recurrent product ``[G]``, or None.
+        gain_x, gain_h: of the norms of both products ``[G]``, or None.
         mask: of recurrent dropout ``[B, R]``, or None.
         h: the first state ``[B, R]``.
         keep_h: draws of zoneout, bool ``[N, R]``; None: the share rate_h is kept.
@@ -123,10 +94,11 @@ class Shared(NamedTuple):
 
     x: Tensor
     lengths: Tensor
-    w_xh: Tensor | None
-    b: Tensor | None
+    w_xh: Tensor
+    b: Tensor
     w_hh: Tensor
-    gain: Tensor | None
+    gain_x: Tensor | None
+    gain_h: Tensor | None
     mask: Tensor | None
     h: Tensor
     keep_h: Tensor | None
@@ -141,10 +113,11 @@ class Elman(NamedTuple):
 
     x: Tensor
     lengths: Tensor
-    w_xh: Tensor | None
-    b: Tensor | None
+    w_xh: Tensor
+    b: Tensor
     w_hh: Tensor
-    gain: Tensor | None
+    gain_x: Tensor | None
+    gain_h: Tensor | None
     mask: Tensor | None
     h: Tensor
     keep_h: Tensor | None
@@ -161,10 +134,11 @@ class LSTM(NamedTuple):
 
     x: Tensor
     lengths: Tensor
-    w_xh: Tensor | None
-    b: Tensor | None
+    w_xh: Tensor
+    b: Tensor
     w_hh: Tensor
-    gain: Tensor | None
+    gain_x: Tensor | None
+    gain_h: Tensor | None
     mask: Tensor | None
     h: Tensor
     keep_h: Tensor | None
@@ -185,10 +159,11 @@ class GRU(NamedTuple):
 
     x: Tensor
     lengths: Tensor
-    w_xh: Tensor | None
-    b: Tensor | None
+    w_xh: Tensor
+    b: Tensor
     w_hh: Tensor
-    gain: Tensor | None
+    gain_x: Tensor | None
+    gain_h: Tensor | None
     mask: Tensor | None
     h: Tensor
     keep_h: Tensor | None
@@ -212,13 +187,15 @@ class Kept(NamedTuple):
 
     Attributes:
         gates: see `Recurrence` in kernels.h.
-        xhat, rstd: of the norm of the recurrent product.
+        xhat_x, rstd_x, xhat_h, rstd_h: of the norms of both products.
         c, chat, rstd_c, m: of an LSTM, see `Lstm` in kernels.h.
     """
 
     gates: Tensor
-    xhat: Tensor
-    rstd: Tensor
+    xhat_x: Tensor
+    rstd_x: Tensor
+    xhat_h: Tensor
+    rstd_h: Tensor
     c: Tensor
     chat: Tensor
     rstd_c: Tensor
@@ -230,14 +207,15 @@ class Back(NamedTuple):
 
     Attributes:
         d: of the gates before their activation.
-        dproduct: of the recurrent product; the same as d where there is no norm.
+        du_x, du_h: of both products, with norms.
         dh, dc: of the first state.
         dm_out: of an LSTM's h before zoneout, with a projection.
         dnorm_c: of what an LSTM's tanh is taken of, with a norm.
     """
 
     d: Tensor
-    dproduct: Tensor
+    du_x: Tensor
+    du_h: Tensor
     dh: Tensor
     dc: Tensor
     dm_out: Tensor
@@ -259,9 +237,10 @@ def make_kept(given: Given) -> Kept:
     columns, gates, groups = gate_columns(given)
     steps, empty = given.x.shape[0], given.x.new_empty
     none = empty(0)
-    xhat, rstd = none, none
-    if given.gain is not None:
-        xhat, rstd = empty(steps, gates), empty(steps, groups)
+    xhat_x = rstd_x = xhat_h = rstd_h = none
+    if given.gain_h is not None:
+        xhat_x, rstd_x = empty(steps, gates), empty(steps, groups)
+        xhat_h, rstd_h = empty(steps, gates), empty(steps, groups)
     c = chat = rstd_c = m = none
     if isinstance(given, LSTM):
         hidden = columns // 4
@@ -269,7 +248,7 @@ def make_kept(given: Given) -> Kept:
         m = none if given.w_hr is None else empty(steps, hidden)
         if given.gain_c is not None:
             chat, rstd_c = empty(steps, hidden), empty(steps, 1)
-    return Kept(empty(steps, columns), xhat, rstd, c, chat, rstd_c, m)
+    return Kept(empty(steps, columns), xhat_x, rstd_x, xhat_h, rstd_h, c, chat, rstd_c, m)
 
 
 def make_outputs(given: Given) -> tuple[Tensor, Tensor, Tensor]:
@@ -287,19 +266,17 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
     """
     y, h_last, c_last = outputs = make_outputs(given)
     _in_large_pages(y, *(() if kept is None else kept))
-    x = _memory(given.x)
-    inputs: tuple[Memory | None, ...] = (None, None, None, x)
-    if given.w_xh is not None:
-        w_x = packed(given.w_xh, gates=_GATES[type(given)], half=given.half)
-        inputs = (x, w_x, _optional(given.b), None)
+    w_x = packed(given.w_xh, gates=_GATES[type(given)], half=given.half)
     rows, gates = _first_product(given)
     w_h = packed(given.w_hh, rows=rows, gates=gates, half=given.half)
-    state = w_h, _memory(given.h), _optional(given.mask)
-    zoneout = _bytes(given.keep_h), given.rate_h
-    norm = (None, None) if kept is None else (_filled(kept.xhat), _filled(kept.rstd))
-    written = *norm, None if kept is None else _memory(kept.gates), _memory(y), _memory(h_last)
+    norms: tuple[Memory | None, ...] = (None,) * 4
+    if kept is not None and given.gain_h is not None:
+        norms = tuple(map(_memory, kept[1:5]))
     arguments = _NATIVE.Scan(
-        *(*inputs, _memory(given.lengths), *state, _optional(given.gain), *zoneout, *written),
+        *(_memory(given.x), w_x, _memory(given.b), _memory(given.lengths)),
+        *(w_h, _memory(given.h), _optional(given.mask)),
+        *(_optional(given.gain_x), _optional(given.gain_h), _bytes(given.keep_h), given.rate_h),
+        *(*norms, None if kept is None else _memory(kept.gates), _memory(y), _memory(h_last)),
         *(given.reverse, torch.get_num_threads(), given.half),
     )
     if isinstance(given, Elman):
@@ -313,7 +290,7 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
         w_r = None if given.w_hr is None else packed(given.w_hr, half=given.half)
         more = _optional(given.w_c), w_r, _optional(given.gain_c), _optional(given.b_c)
         cell = _bytes(given.keep_c), given.rate_c, _memory(given.c), _memory(c_last)
-        extra = (None,) * 4 if kept is None else tuple(map(_filled, kept[3:]))
+        extra = (None,) * 4 if kept is None else tuple(map(_filled, kept[5:]))
         _NATIVE.scan_lstm(arguments, *more, *cell, *extra)
     return outputs
 
@@ -334,15 +311,19 @@ def scan_back(
     empty = y.new_empty
     d = kept.gates if in_place else torch.empty_like(kept.gates)
     dh0 = empty(given.h.shape)
-    dproduct = d if given.gain is None else torch.empty_like(kept.xhat)
-    own = None if given.gain is None else _memory(dproduct)
+    du_x = du_h = empty(0)
+    if given.gain_h is not None:
+        du_x, du_h = torch.empty_like(kept.xhat_x), torch.empty_like(kept.xhat_h)
+        _in_large_pages(du_x, du_h)
     first = slice(0, 2 * given.h.shape[1] if isinstance(given, GRU) else None)
     w_h_t = packed(given.w_hh, rows=first, transpose=True, half=given.half)
     arguments = _NATIVE.Back(
         *(_memory(given.lengths), w_h_t),
-        *(_memory(given.h), _memory(y), _optional(given.mask), _optional(given.gain)),
-        *(_filled(kept.xhat), _filled(kept.rstd), _bytes(given.keep_h), given.rate_h),
-        *(_memory(kept.gates), _optional(dy), _optional(dh), _memory(d), own, _memory(dh0)),
+        *(_memory(given.h), _memory(y), _optional(given.mask)),
+        *(_optional(given.gain_x), _filled(kept.xhat_x), _filled(kept.rstd_x)),
+        *(_optional(given.gain_h), _filled(kept.xhat_h), _filled(kept.rstd_h)),
+        *(_bytes(given.keep_h), given.rate_h, _memory(kept.gates), _optional(dy), _optional(dh)),
+        *(_memory(d), _filled(du_x), _filled(du_h), _memory(dh0)),
         *(given.reverse, torch.get_num_threads(), given.half),
     )
     dc0 = dm_out = dnorm_c = empty(0)
@@ -362,7 +343,7 @@ def scan_back(
         cell = _bytes(given.keep_c), given.rate_c, _memory(given.c), _memory(kept.c)
         norm = _filled(kept.chat), _filled(kept.rstd_c), _optional(dc), _memory(dc0)
         _NATIVE.scan_lstm_back(arguments, *more, *cell, *norm, _filled(dm_out), _filled(dnorm_c))
-    return Back(d, dproduct, dh0, dc0, dm_out, dnorm_c)
+    return Back(d, du_x, du_h, dh0, dc0, dm_out, dnorm_c)
 
 
 def _first_product(given: Given) -> tuple[slice, int]:
@@ -376,18 +357,17 @@ def _of_n(given: GRU) -> slice:
     return slice(2 * given.h.shape[1], None)
 
 
-def column_sums(d: Tensor) -> Tensor:
-    """The sum of d ``[N, G]`` over its rows, which may be parts of longer ones."""
-    sums = d.new_empty(d.shape[1])
-    _NATIVE.column_sums(d.numpy(), None, sums.numpy(), None, torch.get_num_threads())
+def column_sums(d: Tensor, *factors: Tensor) -> list[Tensor]:
+    """The sum of d ``[N, G]`` over its rows; and of d * x for up to two x of its shape. All of
+    them may be parts of longer rows.
+    """
+    sums = [d.new_empty(d.shape[1]) for _ in range(1 + len(factors))]
+    products: list[Memory | None] = []
+    for x, to in zip(factors, sums[1:], strict=True):
+        products += [x.numpy(), to.numpy()]
+    products += [None] * (4 - len(products))
+    _NATIVE.column_sums(d.numpy(), sums[0].numpy(), *products, torch.get_num_threads())
     return sums
-
-
-def column_products(d: Tensor, x: Tensor) -> Tensor:
-    """The sum of d * x ``[N, G]``, likewise."""
-    products = d.new_empty(d.shape[1])
-    _NATIVE.column_sums(d.numpy(), x.numpy(), None, products.numpy(), torch.get_num_threads())
-    return products
 
 
 def before(y: Tensor, first: Tensor, mask: Tensor | None, lengths: Tensor, reverse: bool) -> Tensor:

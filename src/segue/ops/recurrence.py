@@ -40,7 +40,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     is_cast = torch.is_autocast_enabled("cpu")
     if is_cast or needs_grad(given) or not native.native_runs(given):
         return torch.nn.functional.linear(x, weight, bias)
-    y = affine(x.reshape(-1, weight.shape[1]), weight, bias)
+    call = torch.ops.segue.affine if is_traced(x) else native.affine
+    y: Tensor = call(x.reshape(-1, weight.shape[1]), weight, bias)
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
@@ -162,93 +163,6 @@ def _only_once(*_: Any) -> NoReturn:
     raise SpecError(where, "a first derivative", "create_graph=True", fix)
 
 
-def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """y = x W^T + b natively, with and without a gradient: ``[N, I] -> [N, O]``; under autocast in
-    float32.
-    """
-    if torch.is_autocast_enabled("cpu"):
-        x, weight, bias = map(_as_float32, (x, weight, bias))
-    if is_traced(x):
-        y: Tensor = torch.ops.segue.affine(x, weight, bias)
-        return y
-    if not needs_grad((x, weight, bias)):
-        return native.affine(x, weight, bias)
-    y = _Affine.apply(native.affine, x, weight, bias)  # type: ignore[no-untyped-call]
-    return y
-
-
-class _Affine(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, call: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return call(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Grads:
-        if torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):
-                return _Affine.backward(ctx, dy)
-        x, weight = ctx.saved_tensors
-        _, *need = ctx.needs_input_grad
-        return (
-            None,
-            dy @ weight if need[0] else None,
-            dy.t() @ x if need[1] else None,
-            dy.sum(0) if need[2] else None,
-        )
-
-
-Normalized: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def normalize(u: Tensor, gain: Tensor, b: Tensor, split: int, definition: Normalized) -> Tensor:
-    """gain * n(u) + b natively: u ``[N, G]``, normed over columns [0, split) and [split, G).
-
-    Args:
-        definition: what it means, of u, gain and b: the second derivative is taken of it.
-    """
-    if torch.is_autocast_enabled("cpu"):
-        u, gain, b = map(_as_float32, (u, gain, b))
-    if is_traced(u):
-        y: Tensor = torch.ops.segue.normalize(u, gain, b, split)[0]
-        return y
-    if not needs_grad((u, gain, b)):
-        return native.normalize(u, gain, b, split)[0]
-    direct = native.normalize, native.normalize_back
-    y, *_ = _Normalize.apply(direct, definition, u, gain, b, split)  # type: ignore[no-untyped-call]
-    return y
-
-
-class _Normalize(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        calls: Calls,
-        definition: Normalized,
-        u: Tensor,
-        gain: Tensor,
-        b: Tensor,
-        split: int,
-    ) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)
-        y, xhat, rstd = calls[0](u, gain, b, split)
-        ctx.save_for_backward(u, gain, b, xhat, rstd)
-        ctx.mark_non_differentiable(xhat, rstd)
-        ctx.calls, ctx.definition, ctx.split = calls, definition, split
-        return y, xhat, rstd
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor, *_: None) -> Grads:
-        u, gain, b, xhat, rstd = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            grads = _again(lambda *views: (ctx.definition(*views),), [u, gain, b], (dy,))
-            return None, None, *grads, None
-        du, dgain, db = ctx.calls[1](gain, xhat, rstd, ctx.split, dy)
-        return None, None, du, dgain, db, None
-
-
 def _below(operator: Any, *fields: Any) -> Any:
     """The operator itself, without its gradients."""
     with torch._C._AutoDispatchBelowAutograd():
@@ -269,9 +183,4 @@ def _give_gradients(name: str, function: Callable[..., Any]) -> None:
 
 for _kind, _name in library.NAMES.items():
     _give_gradients(_name, partial(_Scan.apply, _TRACED, _only_once, _kind))
-_give_gradients("affine", partial(_Affine.apply, partial(_below, torch.ops.segue.affine.default)))
-_TRACED_NORMALIZE = (
-    partial(_below, torch.ops.segue.normalize.default),
-    torch.ops.segue.normalize_back.default,
-)
-_give_gradients("normalize", partial(_Normalize.apply, _TRACED_NORMALIZE, _only_once))
+_give_gradients("affine", torch.nn.functional.linear)
