@@ -47,7 +47,7 @@ def given(law: str, inputs: int, hidden: int, lengths: list[int], seed: int = 0)
         "x": torch.randn(steps, inputs, generator=generator),
         "lengths": torch.tensor(lengths, dtype=torch.int64),
         **{"w_xh": draw(gates, inputs), "b": draw(gates), "w_hh": draw(gates, width)},
-        "gain": 1 + draw(gates) if every else None,
+        **{name: 1 + draw(gates) if every else None for name in ("gain_x", "gain_h")},
         "mask": (draw(batch, width) > 0).float() * 2 if every else None,
         **{"h": draw(batch, width), "keep_h": keep(width), "rate_h": 0.3 * every},
         "reverse": every,
@@ -99,7 +99,8 @@ def test_activation_is_accurate_and_saturates(function: str) -> None:
 def activation_of(a: Tensor, activation: str) -> Tensor:
     """f(a) by an Elman step that sees nothing but a."""
     lengths, state = torch.ones(len(a), dtype=torch.int64), torch.zeros(len(a), 1)
-    plain = (None, None, torch.zeros(1, 1), None, None, state, None, 0.0, False)
+    weights = torch.ones(1, 1), torch.zeros(1), torch.zeros(1, 1)
+    plain = (*weights, None, None, None, state, None, 0.0, False)
     return native.scan(Elman(a[:, None], lengths, *plain, activation))[0][:, 0]
 
 
@@ -255,7 +256,8 @@ def scan_of(gates: int, **changed: object) -> object:
     wide = 3 * gates
     good: dict[str, object] = {"x": zeros(5, 2), "lengths": np.array([2, 3]), "b": zeros(wide)}
     good |= {"w_x": weights(wide, 2, gates), "w_h": weights(wide, 3, gates), "h0": zeros(2, 3)}
-    good |= dict.fromkeys(["p", "mask", "gain", "keep_h", "xhat", "rstd", "gates"])
+    good |= dict.fromkeys(["mask", "gain_x", "gain_h", "keep_h", "gates"])
+    good |= dict.fromkeys(["xhat_x", "rstd_x", "xhat_h", "rstd_h"])
     good |= {"y": zeros(5, 3), "h_last": zeros(2, 3), "rate_h": 0.0, "reverse": False, "threads": 1}
     return module.Scan(**(good | changed))
 
@@ -331,11 +333,10 @@ REFUSED: list[tuple[Callable[..., None], dict[str, object], str]] = [
         {"c_last": zeros(1, 3)},
         f"scan_lstm: c_last: expected shape [B=2, H=3], got [1, 3]; {AGREE}",
     ),
-    (lstm_with, {"b": None}, "scan_lstm: expected w_x and b with x, got x alone; pass them"),
     (
         lstm_with,
-        {"x": None},
-        "scan_lstm: expected either x or p, got both or neither; pass one of them",
+        {"gain_h": zeros(12)},
+        "scan_lstm: expected gain_x and gain_h, got one of them; pass both or neither",
     ),
     (
         elman_with,
