@@ -22,7 +22,7 @@ void pack(const Input& w, const Output& packed, int threads, int64_t gates, bool
     if (gates < 1 || gates > 4 || outputs % gates)
         refuse("pack: gates", "1 to 4, a divisor of the outputs " + std::to_string(outputs), std::to_string(gates),
                "say how many gates the outputs are of");
-    float* to = call.get(packed, "packed", {{"packed", segue::packed_size(outputs, inputs, gates)}});
+    float* to = call.get(packed, "packed", {{"packed", segue::packed_size(outputs, inputs, gates, half)}});
     call.at_least_one(threads);
     nb::gil_scoped_release release;
     segue::pack(outputs, inputs, static_cast<const float*>(w.data()), w.stride(0), w.stride(1), to, threads, gates,
@@ -318,7 +318,7 @@ NB_MODULE(_native, m) {
     m.doc() = "Recurrent kernels on the CPU over ragged batches, float32; csrc/kernels.h states each equation.";
     segue::compiled_for();  // an unknown SEGUE_TARGET stops the import, not the first call
     m.def("compiled_for", &segue::compiled_for);
-    m.def("packed_size", &segue::packed_size, "outputs"_a, "inputs"_a, "gates"_a = 1);
+    m.def("packed_size", &segue::packed_size, "outputs"_a, "inputs"_a, "gates"_a = 1, "half"_a = false);
     m.def("pack", &pack, "w"_a, "packed"_a, "threads"_a, "gates"_a = 1, "half"_a = false);
     m.def("use_large_pages", &use_large_pages, "memory"_a);
     m.def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "y"_a, "threads"_a, "half"_a = false);

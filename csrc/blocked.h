@@ -14,6 +14,7 @@ struct Step {
     const float *const *start, *const *x, *const *seen;
     Weights w_x, w_h;
     std::int64_t from, to;
+    float* scratch;  // in half precision, for what the product has seen
 };
 
 // One row of an Elman cell: y, and the same once more where gates are kept.
@@ -79,10 +80,16 @@ struct Primitives {
     // Packed weights are panels, [panels][inputs][vectors][lanes], the last one filled with 0. The vectors of a panel
     // belong to one unit each of all gates; or, of a single gate, to so many units.
     std::int64_t lanes, vectors;
+    // Whether those in half precision are tiles instead, [panels][inputs / 32][vectors][16][lanes][2]: bfloat16, the
+    // inputs in pairs and filled with 0 to a multiple of 32.
+    bool has_tiles;
 
     // y[r][o] += sum_i x[r][i] * W[o, i], in ascending i, for the outputs of panels [from, to)
     void (*multiply_add)(std::int64_t rows, const float* const* x, const Weights& w, std::int64_t from,
                          std::int64_t to, float* const* y);
+    // The same with weights in half precision; scratch for the rounded rows, see half_scratch.
+    void (*multiply_add_half)(std::int64_t rows, const float* const* x, const Weights& w, std::int64_t from,
+                              std::int64_t to, float* const* y, float* scratch);
     // y = x rounded to bfloat16; y may be x
     void (*round)(std::int64_t size, const float* x, float* y);
 
@@ -121,7 +128,7 @@ struct Primitives {
 
 extern const Primitives plain_primitives;
 #ifdef SEGUE_X86_TARGETS
-extern const Primitives avx2_primitives, avx512_primitives;
+extern const Primitives avx2_primitives, avx512_primitives, amx_primitives;
 #endif
 #ifdef SEGUE_ARM_TARGETS
 extern const Primitives neon_primitives;
@@ -133,9 +140,11 @@ constexpr std::int64_t kRows = 96;  // rows worked on together, at most; a multi
 
 std::int64_t panels(const Primitives& p, std::int64_t outputs, std::int64_t gates);
 inline std::int64_t panels(const Primitives& p, const Weights& w) { return panels(p, w.outputs, w.gates); }
-std::int64_t packed_size(const Primitives& p, std::int64_t outputs, std::int64_t inputs, std::int64_t gates);
+std::int64_t packed_size(const Primitives& p, std::int64_t outputs, std::int64_t inputs, std::int64_t gates, bool half);
 void pack(const Primitives& p, std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_t row,
           std::int64_t column, float* packed, int threads, std::int64_t gates, bool half);
+// Scratch of this thread for so many rounded rows, as long as it does not ask again.
+float* half_scratch(std::int64_t rows, std::int64_t inputs);
 // Primitives::multiply_add in the precision of the weights.
 void multiply_add(const Primitives& p, std::int64_t rows, const float* const* x, const Weights& w, std::int64_t from,
                   std::int64_t to, float* const* y);

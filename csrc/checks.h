@@ -124,7 +124,7 @@ struct Call {
     // A matrix [outputs, inputs] in packed form.
     Weights weights(const Input& packed, const char* argument, Extent outputs, Extent inputs, int64_t gates,
                     bool half) const {
-        const float* data = get(packed, argument, {{"packed", packed_size(outputs.size, inputs.size, gates)}});
+        const float* data = get(packed, argument, {{"packed", packed_size(outputs.size, inputs.size, gates, half)}});
         if (reinterpret_cast<std::uintptr_t>(data) % 64)
             refuse(name + ": " + argument, "memory aligned to 64 bytes", "other memory", "let segue pack it");
         return {inputs.size, outputs.size, data, gates, half};

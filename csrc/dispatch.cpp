@@ -6,6 +6,12 @@
 #include "blocked.h"
 #include "kernels.h"
 
+#ifdef SEGUE_AMX_TARGET
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace segue {
 namespace {
 
@@ -25,9 +31,24 @@ bool has_avx512() {
 }
 #endif
 
+#ifdef SEGUE_AMX_TARGET
+// A process asks Linux once for the registers of the tiles.
+bool has_amx() {
+    unsigned a, b, c, d;
+    if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    const bool has_tiles = d >> 24 & 1 && d >> 22 & 1;  // AMX-TILE and AMX-BF16
+    if (!has_tiles || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;  // AVX512-BF16
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 Target pick() {
     const Target targets[] = {
     // the fastest first
+#ifdef SEGUE_AMX_TARGET
+        {"amx", &amx_primitives, has_amx()},
+#endif
 #ifdef SEGUE_X86_TARGETS
         {"avx512", &avx512_primitives, has_avx512()},
         {"avx2", &avx2_primitives, has_avx2()},
@@ -60,8 +81,8 @@ const Primitives& here() {
 
 }  // namespace
 
-std::int64_t packed_size(std::int64_t outputs, std::int64_t inputs, std::int64_t gates) {
-    return blocked::packed_size(here(), outputs, inputs, gates);
+std::int64_t packed_size(std::int64_t outputs, std::int64_t inputs, std::int64_t gates, bool half) {
+    return blocked::packed_size(here(), outputs, inputs, gates, half);
 }
 
 void pack(std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_t row, std::int64_t column,

@@ -8,7 +8,7 @@ class ElmanScan {
     ElmanScan(const Primitives&, const Elman& call, const std::vector<Sequence>& share, int64_t rows)
         : input(call.over, is_whole(call), call.over.hidden, share),
           call_(call),
-          product_(call.over, is_whole(call), call.over.hidden, 1, rows) {}
+          product_(call.over, call.over.hidden, 1, rows) {}
 
     const InputPart input;
     int64_t columns() const { return call_.over.hidden; }

@@ -31,7 +31,7 @@ struct Weights {
 };
 
 // How many floats a packed matrix takes; its memory must be aligned to 64 bytes.
-std::int64_t packed_size(std::int64_t outputs, std::int64_t inputs, std::int64_t gates = 1);
+std::int64_t packed_size(std::int64_t outputs, std::int64_t inputs, std::int64_t gates = 1, bool half = false);
 
 // Packs W, whose element (o, i) is w[o * row + i * column]: strides swapped give the transpose.
 void pack(std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_t row, std::int64_t column,

@@ -102,12 +102,41 @@ class Advance {
         : law_(law), step_(step), rows_(rows), units_(step.w_h.outputs / Law::gates) {}
 
     void run() {
+        if (step_.w_h.half) return run_half();
+        run_panels();
+    }
+
+   private:
+    // With the rows that the product sees rounded.
+    void run_half() {
+        const int64_t inputs = step_.w_h.inputs;
+#ifdef __AMX_BF16__
+        const HalfRows seen(step_.rows, step_.seen, inputs, step_.scratch);
+        const TileRegisters registers;
+        for (int64_t panel = step_.from; panel < step_.to; ++panel) {
+            const int64_t blocks = blocks_of(panel);
+            const int vectors = Law::gates == 1 ? static_cast<int>(blocks) : V;
+            some(panel, 1, blocks, [&](const float* const*, const Weights& w, const Block& block) {
+                multiply_tiles(seen, step_.rows, w, panel, vectors, memory_, blocks * S * kLanes, block.at);
+            });
+        }
+#else
+        const float* rounded[segue::blocked::kRows];
+        for (int64_t r = 0; r < step_.rows; ++r) {
+            rounded[r] = step_.scratch + r * inputs;
+            round(inputs, step_.seen[r], step_.scratch + r * inputs);
+        }
+        step_.seen = rounded;
+        run_panels();
+#endif
+    }
+
+    void run_panels() {
         int64_t panel = step_.from;
         if (step_.rows == 1) panel = few<1>(panel);
         if (step_.rows == 2) panel = few<2>(panel);
         for (; panel < step_.to; ++panel) {
-            const int64_t left = (units_ - panel * kUnits * kLanes + kLanes - 1) / kLanes;
-            const int64_t blocks = left < kUnits ? left : kUnits;
+            const int64_t blocks = blocks_of(panel);
             const int vectors = Law::gates == 1 ? static_cast<int>(blocks) : V;
             some(panel, 1, blocks, [&](const float* const* in, const Weights& w, Block block) {
                 const int64_t depth = step_.rows > rows_of(V) ? kDepth : w.inputs;
@@ -121,10 +150,15 @@ class Advance {
         }
     }
 
-   private:
     static constexpr int V = vectors_of(Law::gates), S = Law::sums;
     static constexpr int64_t kUnits = Law::gates == 1 ? Lanes::vectors : 1;  // vectors of units in a panel
     static constexpr int kMostSums = S * kUnits * (panels_of(1, V) > 4 ? panels_of(1, V) : 4);  // of a row
+
+    // Vectors of units in a panel.
+    int64_t blocks_of(int64_t panel) const {
+        const int64_t left = (units_ - panel * kUnits * kLanes + kLanes - 1) / kLanes;
+        return left < kUnits ? left : kUnits;
+    }
 
     template <int R>
     int64_t few(int64_t panel) {
@@ -178,7 +212,7 @@ class Advance {
     }
 
     const Law law_;
-    const Step& step_;
+    Step step_;
     const typename Law::Row* rows_;
     const int64_t units_;
     alignas(64) float memory_[segue::blocked::kRows * 4 * kLanes];

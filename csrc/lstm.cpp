@@ -8,7 +8,7 @@ class LstmScan {
     LstmScan(const Primitives&, const Lstm& call, const std::vector<Sequence>& share, int64_t rows)
         : input(call.over, is_whole(call), 4 * call.over.hidden, share),
           call_(call),
-          product_(call.over, is_whole(call), 4 * call.over.hidden, 1, rows),
+          product_(call.over, 4 * call.over.hidden, 1, rows),
           c_new_(rows, zoned_in_place() ? call.over.hidden : 0),
           m_(rows, call.w_r.packed && !call.m ? call.over.hidden : 0),
           chat_(rows, call.gain_c && !call.chat ? call.over.hidden + 1 : 0) {}

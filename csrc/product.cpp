@@ -1,5 +1,7 @@
 // Packing, and what is done to rows that are independent of each other.
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "blocked.h"
@@ -19,8 +21,36 @@ int64_t panels(const Primitives& p, int64_t outputs, int64_t gates) {
     return (units + of_each - 1) / of_each;
 }
 
-int64_t packed_size(const Primitives& p, int64_t outputs, int64_t inputs, int64_t gates) {
-    return panels(p, outputs, gates) * panel_of(p, gates) * inputs;
+constexpr int64_t kTileDepth = 32;
+
+static int64_t tiled(int64_t inputs) {
+    return (inputs + kTileDepth - 1) / kTileDepth * kTileDepth;
+}
+
+int64_t packed_size(const Primitives& p, int64_t outputs, int64_t inputs, int64_t gates, bool half) {
+    const bool is_tiled = half && p.has_tiles;
+    return panels(p, outputs, gates) * panel_of(p, gates) * (is_tiled ? tiled(inputs) / 2 : inputs);
+}
+
+// One panel of tiles; see Primitives::has_tiles.
+static void pack_tiles(const Primitives& p, int64_t inputs, int64_t gates, int64_t units, int64_t first,
+                       const float* w, int64_t row, int64_t column, float* packed) {
+    const int64_t vectors = panel_of(p, gates) / p.lanes, depth = tiled(inputs);
+    auto* to = reinterpret_cast<std::uint16_t*>(packed);
+    for (int64_t block = 0; block < depth; block += kTileDepth)
+        for (int64_t v = 0; v < vectors; ++v)
+            for (int64_t pair = block; pair < block + kTileDepth; pair += 2)
+                for (int64_t lane = 0; lane < p.lanes; ++lane)
+                    for (int64_t i = pair; i < pair + 2; ++i, ++to) {
+                        const int64_t unit = first + lane + (gates == 1 ? v * p.lanes : 0);
+                        float value = 0.0f;
+                        if (i < inputs && unit < units)
+                            value = w[((gates == 1 ? 0 : v) * units + unit) * row + i * column];
+                        p.round(1, &value, &value);
+                        std::uint32_t bits;
+                        std::memcpy(&bits, &value, sizeof bits);
+                        *to = static_cast<std::uint16_t>(bits >> 16);
+                    }
 }
 
 void pack(const Primitives& p, int64_t outputs, int64_t inputs, const float* w, int64_t row, int64_t column,
@@ -30,8 +60,13 @@ void pack(const Primitives& p, int64_t outputs, int64_t inputs, const float* w, 
     const int useful = useful_threads(threads, count, static_cast<double>(outputs * inputs));
     run_shares(useful, [&](int share) {
         for (int64_t panel = count * share / useful; panel < count * (share + 1) / useful; ++panel) {
-            float* to = packed + panel * wide * inputs;
             const int64_t first = panel * of_each, filled = std::min(of_each, units - first);
+            if (half && p.has_tiles) {
+                float* tiles = packed + panel * wide * tiled(inputs) / 2;
+                pack_tiles(p, inputs, gates, units, first, w, row, column, tiles);
+                continue;
+            }
+            float* to = packed + panel * wide * inputs;
             for (int64_t i = 0; i < inputs; ++i) {
                 for (int64_t gate = 0; gate < gates; ++gate, to += of_each) {
                     const float* from = w + (gate * units + first) * row + i * column;
@@ -44,18 +79,21 @@ void pack(const Primitives& p, int64_t outputs, int64_t inputs, const float* w, 
     });
 }
 
+float* half_scratch(int64_t rows, int64_t inputs) {
+    constexpr int64_t kLine = 16, kTileRows = 16;
+    thread_local std::vector<float> memory;
+    const int64_t needed = (rows + kTileRows - 1) / kTileRows * kTileRows * tiled(inputs) + kLine;
+    if (static_cast<int64_t>(memory.size()) < needed) memory.resize(needed);
+    const auto past = reinterpret_cast<std::uintptr_t>(memory.data()) / sizeof(float) % kLine;
+    return memory.data() + (past ? kLine - past : 0);
+}
+
 void multiply_add(const Primitives& p, int64_t rows, const float* const* x, const Weights& w, int64_t from, int64_t to,
                   float* const* y) {
-    if (!w.half) return p.multiply_add(rows, x, w, from, to, y);
-    thread_local std::vector<float> memory;
-    memory.resize(std::max<size_t>(memory.size(), rows * w.inputs));
-    const float* rounded[kRows];
-    for (int64_t r = 0; r < rows; ++r) {
-        float* row = memory.data() + r * w.inputs;
-        p.round(w.inputs, x[r], row);
-        rounded[r] = row;
-    }
-    p.multiply_add(rows, rounded, w, from, to, y);
+    if (w.half)
+        p.multiply_add_half(rows, x, w, from, to, y, half_scratch(rows, w.inputs));
+    else
+        p.multiply_add(rows, x, w, from, to, y);
 }
 
 void affine(const Primitives& p, const Affine& call) {

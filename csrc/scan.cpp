@@ -57,24 +57,18 @@ InputPart::InputPart(const Recurrence& over, bool is_whole, int64_t columns, con
     if (!(over.norm_x.gain ? over.norm_x.xhat : over.gates)) values.reset(new float[steps * columns]);
 }
 
-RecurrentProduct::RecurrentProduct(const Recurrence& over, bool is_whole, int64_t columns, int groups, int64_t rows)
+RecurrentProduct::RecurrentProduct(const Recurrence& over, int64_t columns, int groups, int64_t rows)
     : over_(over),
-      rounds_(is_whole && over.w_h.half),
       columns_(columns),
       groups_(groups),
-      seen_(rows, over.mask || rounds_ ? over.width : 0),
+      seen_(rows, over.mask ? over.width : 0),
       product_(rows, over.norm_h.gain ? columns + 1 : 0) {}
 
 const float* const* RecurrentProduct::seen(const Now& now) const {
-    if (!over_.mask && !rounds_) return now.h;
+    if (!over_.mask) return now.h;
     const int64_t R = over_.width;
-    for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
-        if (over_.mask)
-            now.p.multiply(R, over_.mask + now.sequence[k].index * R, now.h[k], seen_[k]);
-        else
-            seen_.set(k, now.h[k]);
-        if (rounds_) now.p.round(R, seen_[k], seen_[k]);
-    }
+    for (int64_t k = now.mine.from; k < now.mine.to; ++k)
+        now.p.multiply(R, over_.mask + now.sequence[k].index * R, now.h[k], seen_[k]);
     return seen_.data();
 }
 

@@ -96,7 +96,8 @@ struct Now {
     // What is mine of the step of a law without a norm.
     Step step(const Weights& w_x, const Weights& w_h, const float* const* seen) const {
         const Range mine = team.part(panels(p, w_h));
-        return {rows, start, x, seen, w_x, w_h, mine.from, mine.to};
+        float* scratch = w_h.half ? half_scratch(rows, w_h.inputs) : nullptr;
+        return {rows, start, x, seen, w_x, w_h, mine.from, mine.to, scratch};
     }
 };
 
@@ -125,10 +126,10 @@ inline void blend(const Now& now, const Zoneout& zone, int64_t k, int64_t units,
 // The recurrent product of a step, with recurrent dropout, and the layer norms of both products.
 class RecurrentProduct {
    public:
-    // columns: all those with a norm, G, in so many groups; is_whole: see InputPart
-    RecurrentProduct(const Recurrence& over, bool is_whole, int64_t columns, int groups, int64_t rows);
+    // columns: all those with a norm, G, in so many groups
+    RecurrentProduct(const Recurrence& over, int64_t columns, int groups, int64_t rows);
 
-    // What the product is to see: mask * h; or h itself. For a step that is made in one go it is rounded already.
+    // What the product is to see: mask * h; or h itself.
     const float* const* seen(const Now& now) const;
     // W x[k] where the norm wants it, at `at`; or, without a norm, added to gates[k] + gate_at.
     void multiply(const Now& now, const float* const* x, const Weights& w, int64_t at, int64_t gate_at) const;
@@ -146,7 +147,6 @@ class RecurrentProduct {
     }
 
     const Recurrence& over_;
-    bool rounds_;
     int64_t columns_, groups_;
     Rows seen_, product_;
 };

@@ -9,7 +9,7 @@ namespace {
 
 Weights packed(Memory& memory, int64_t outputs, int64_t inputs, const float* w, int64_t row, int64_t column,
                Floats& to, int threads, int64_t gates, bool half) {
-    float* at = memory.aligned(to, segue::packed_size(outputs, inputs, gates), "packed");
+    float* at = memory.aligned(to, segue::packed_size(outputs, inputs, gates, half), "packed");
     segue::pack(outputs, inputs, w, row, column, at, threads, gates, half);
     return {inputs, outputs, at, gates, half};
 }

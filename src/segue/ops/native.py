@@ -477,7 +477,7 @@ def _watched(weight: Tensor) -> _Packed:
 def _pack(weight: Tensor, gates: int, transpose: bool, half: bool) -> Memory:
     strided = (weight.t() if transpose else weight).numpy()
     # Torch aligns its memory to 64 bytes, which the kernels need.
-    packed = torch.empty(_NATIVE.packed_size(*strided.shape, gates))
+    packed = torch.empty(_NATIVE.packed_size(*strided.shape, gates, half))
     _in_large_pages(packed)
     memory = packed.numpy()
     _NATIVE.pack(strided, memory, torch.get_num_threads(), gates, half)
