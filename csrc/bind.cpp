@@ -1,11 +1,10 @@
 // The only file that knows Python. Every check is made here, so the kernels need none; the GIL is released around them.
 #include <nanobind/stl/optional.h>
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
+#include <new>
 
 #include "bind_program.h"
 #include "checks.h"
+#include "reserve.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -29,24 +28,31 @@ void pack(const Input& w, const Output& packed, int threads, int64_t gates, bool
                 half);
 }
 
-// Asks for large pages, before memory is first written: a fault for every 4 KB costs a long training a tenth of its
-// time. A wish, so nothing is said where the system does not grant it.
-void use_large_pages(const Output& memory) {
-#ifdef MADV_HUGEPAGE
-    constexpr std::uintptr_t page = 4096;
-    const auto from = reinterpret_cast<std::uintptr_t>(memory.data()), to = from + memory.nbytes();
-    const std::uintptr_t first = (from + page - 1) / page * page;
-    if (first < to) madvise(reinterpret_cast<void*>(first), to - first, MADV_HUGEPAGE);
-#endif
+// An array [size] whose memory is used again; see reserve.h.
+nb::ndarray<nb::numpy, float, nb::ndim<1>> reserved(std::size_t size) {
+    struct Owned {
+        void* memory;
+        std::size_t bytes;
+    };
+    const std::size_t bytes = size * sizeof(float);
+    void* const memory = segue::take_memory(bytes);
+    if (!memory) throw std::bad_alloc();
+    nb::capsule owner(new Owned{memory, bytes}, [](void* owned) noexcept {
+        const auto* const mine = static_cast<Owned*>(owned);
+        segue::give_memory(mine->memory, mine->bytes);
+        delete mine;
+    });
+    return {memory, {size}, owner};
 }
 
-void affine(const Input& x, const Input& w, const MaybeInput& b, const Output& y, int threads,
-            bool half) {
+// The rows of x may be apart.
+void affine(const Input& x, const Input& w, const MaybeInput& b, const Output& y, int threads, bool half) {
     const Call call{"affine"};
     call.layout<float>(y, "y", 2);
-    const Extent N{"N", call.extent(x, "x", 0)}, I{"I", call.extent(x, "x", 1)}, O{"O", (int64_t)y.shape(1)};
+    const Extent N = call.rows_of(x, "x"), I{"I", (int64_t)x.shape(1)}, O{"O", (int64_t)y.shape(1)};
     const segue::Affine work{N.size,
-                             call.get(x, "x", {N, I}),
+                             call.rows(x, "x", {N, I}),
+                             x.stride(0),
                              call.weights(w, "w", O, I, 1, half),
                              call.get(b, "b", {O}),
                              call.get(y, "y", {N, O}),
@@ -171,6 +177,25 @@ Widths lstm_widths(const Call& call, const Input& h0, const Input& c0) {
 Widths gru_widths(const Call& call, const Input& h0, bool is_all) {
     const Extent H{"H", call.extent(h0, "h0", 1)}, all{"3H", 3 * H.size}, two{"2H", 2 * H.size};
     return {H, H, {"4H", 4 * H.size}, all, is_all ? all : two, 2, 3, is_all ? 3 : 2};
+}
+
+// The rows of d and of x may be apart.
+void outer(const Input& d, const Input& x, const Output& dw, int threads) {
+    const Call call{"outer"};
+    const Extent N = call.rows_of(d, "d"), G{"G", (int64_t)d.shape(1)};
+    call.rows_of(x, "x");
+    const Extent J{"J", (int64_t)x.shape(1)};
+    const segue::Outer work{N.size,
+                            G.size,
+                            J.size,
+                            call.rows(d, "d", {N, G}),
+                            d.stride(0),
+                            call.rows(x, "x", {N, J}),
+                            x.stride(0),
+                            call.get(dw, "dw", {G, J}),
+                            call.at_least_one(threads)};
+    nb::gil_scoped_release release;
+    segue::outer(work);
 }
 
 void column_sums(const Input& d, const Output& sums, const MaybeInput& x, const MaybeOutput& products,
@@ -320,8 +345,9 @@ NB_MODULE(_native, m) {
     m.def("compiled_for", &segue::compiled_for);
     m.def("packed_size", &segue::packed_size, "outputs"_a, "inputs"_a, "gates"_a = 1, "half"_a = false);
     m.def("pack", &pack, "w"_a, "packed"_a, "threads"_a, "gates"_a = 1, "half"_a = false);
-    m.def("use_large_pages", &use_large_pages, "memory"_a);
+    m.def("reserved", &reserved, "size"_a);
     m.def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "y"_a, "threads"_a, "half"_a = false);
+    m.def("outer", &outer, "d"_a, "x"_a, "dw"_a, "threads"_a);
     m.def("column_sums", &column_sums, "d"_a, "sums"_a, "x"_a.none(), "products"_a.none(), "x2"_a.none(),
           "products2"_a.none(), "threads"_a);
     m.def("before", &before, "y"_a, "first"_a, "mask"_a.none(), "lengths"_a, "reverse"_a, "before"_a, "threads"_a);

@@ -75,6 +75,20 @@ struct NormRowGrad {
     float* du;
 };
 
+// Rows of two matrices whose outer products are summed: d is at its place, x is packed [panels][rows][vectors][lanes],
+// the last vector filled; the last panel has as many vectors as it needs. In `strips` there may be room for the columns of
+// d that are asked for: they are packed, too, which pays where x has many columns.
+struct OuterBlock {
+    std::int64_t rows, inputs;
+    const float* d;
+    std::int64_t d_row;
+    float* strips;
+    const float* x;
+    float* dw;
+    std::int64_t dw_row;
+    bool is_first;  // then dw is written, else added to
+};
+
 // The arithmetic of one target. Rows are given as pointers, because the rows worked on together rarely stand together.
 struct Primitives {
     // Packed weights are panels, [panels][inputs][vectors][lanes], the last one filled with 0. The vectors of a panel
@@ -100,6 +114,8 @@ struct Primitives {
     void (*add)(std::int64_t size, const float* a, const float* b, float* y);       // y = a + b
     void (*multiply)(std::int64_t size, const float* a, const float* b, float* y);  // y = a * b
     void (*add_product)(std::int64_t size, const float* a, const float* b, float* y);  // y += a * b
+    // dw[g] += sum_n d[n][g] * x[n] of a block of rows, for columns g of [from, to)
+    void (*add_outer)(const OuterBlock& block, std::int64_t from, std::int64_t to);
     // y = old where kept, or the share `rate` of it; and the way back: dy splits into that of old and that of y
     void (*mix)(std::int64_t size, const std::uint8_t* keep, float rate, const float* old, float* y);
     void (*mix_back)(std::int64_t size, const std::uint8_t* keep, float rate, float* dy, float* dold);
@@ -150,6 +166,7 @@ void multiply_add(const Primitives& p, std::int64_t rows, const float* const* x,
                   std::int64_t to, float* const* y);
 void affine(const Primitives& p, const Affine& call);
 void column_sums(const Primitives& p, const ColumnSums& call);
+void outer(const Primitives& p, const Outer& call);
 void before(const Primitives& p, const Before& call);
 void scan_elman(const Primitives& p, const Elman& call);
 void scan_lstm(const Primitives& p, const Lstm& call);

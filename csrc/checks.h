@@ -110,10 +110,16 @@ struct Call {
     // The first element of rows that may be apart; each of them is contiguous.
     const float* rows(const Input& array, const char* argument, std::initializer_list<Extent> extents) const {
         kind<float>(array, argument, 2);
-        if (array.shape(1) > 1 && array.stride(1) != 1)
+        if (array.size() && array.shape(1) > 1 && array.stride(1) != 1)
             refuse(name + ": " + argument, "contiguous rows", "a strided view", "call .contiguous() on it");
         shape(array, argument, extents);
         return static_cast<const float*>(array.data());
+    }
+
+    // How many rows there are, of a matrix.
+    Extent rows_of(const Input& array, const char* argument) const {
+        kind<float>(array, argument, 2);
+        return {"N", static_cast<int64_t>(array.shape(0))};
     }
 
     int64_t extent(const Input& array, const char* argument, size_t axis) const {

@@ -98,6 +98,10 @@ void column_sums(const ColumnSums& call) {
     blocked::column_sums(here(), call);
 }
 
+void outer(const Outer& call) {
+    blocked::outer(here(), call);
+}
+
 void before(const Before& call) {
     blocked::before(here(), call);
 }

@@ -41,6 +41,7 @@ void pack(std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_
 struct Affine {
     std::int64_t rows;
     const float* x;  // [N, I]
+    std::int64_t x_row;  // from one row to the next
     Weights w;
     const float* b;  // [O], or null for zeros
     float* y;        // [N, O]
@@ -190,6 +191,20 @@ struct ColumnSums {
 };
 
 void column_sums(const ColumnSums& call);
+
+// The gradient of a weight: dw[g, j] = sum_n d[n, g] * x[n, j]. Rows are summed in blocks of one size whatever the number
+// of threads.
+struct Outer {
+    std::int64_t rows, columns, inputs;  // N, G, J
+    const float* d;
+    std::int64_t d_row;  // from one row to the next
+    const float* x;
+    std::int64_t x_row;
+    float* dw;  // [G, J]
+    int threads;
+};
+
+void outer(const Outer& call);
 
 // What the recurrent product has seen at each step, for the gradient of its weights: mask * the state before the step.
 struct Before {

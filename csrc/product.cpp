@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "blocked.h"
@@ -108,7 +109,7 @@ void affine(const Primitives& p, const Affine& call) {
         for (int64_t n = blocks * k / threads * kRows; n < end; n += kRows) {
             const int64_t rows = std::min(kRows, call.rows - n);
             for (int64_t r = 0; r < rows; ++r) {
-                x[r] = call.x + (n + r) * I;
+                x[r] = call.x + (n + r) * call.x_row;
                 y[r] = call.y + (n + r) * O;
                 if (call.b)
                     std::copy(call.b, call.b + O, y[r]);
@@ -116,6 +117,41 @@ void affine(const Primitives& p, const Affine& call) {
                     std::fill(y[r], y[r] + O, 0.0f);
             }
             multiply_add(p, rows, x, call.w, 0, all, y);
+        }
+    });
+}
+
+// Threads share out the columns of d, so that each sum is made by one of them, in one order.
+void outer(const Primitives& p, const Outer& call) {
+    constexpr int64_t kFewInputs = 64;  // for which packing d would cost more than it saves, measured
+    const bool is_packed = call.inputs > kFewInputs;
+    const int64_t kBlock = is_packed ? 128 : 64;  // rows that the nearest cache holds
+    constexpr int64_t kColumns = 12;  // a multiple of the tallest tiles
+    constexpr int64_t kLine = 16;
+    const int64_t J = call.inputs, wide = p.vectors * p.lanes, panels = (J + wide - 1) / wide;
+    const int64_t parts = (call.columns + kColumns - 1) / kColumns;
+    if (!call.rows) std::fill_n(call.dw, call.columns * J, 0.0f);
+    const double work = static_cast<double>(call.rows) * static_cast<double>(call.columns * J);
+    const int threads = useful_threads(call.threads, parts, work);
+    run_shares(threads, [&](int share) {
+        const int64_t from = parts * share / threads * kColumns;
+        const int64_t to = std::min(parts * (share + 1) / threads * kColumns, call.columns);
+        const int64_t most = std::min(kBlock, call.rows);
+        const std::unique_ptr<float[]> memory(new float[(panels * wide + to - from + kColumns) * most + kLine]);
+        float* x = memory.get() + (kLine - reinterpret_cast<std::uintptr_t>(memory.get()) / sizeof(float) % kLine);
+        for (int64_t n = 0; n < call.rows; n += kBlock) {
+            const int64_t rows = std::min(kBlock, call.rows - n);
+            for (int64_t j = 0; j < J; j += wide) {
+                const int64_t filled = std::min(wide, J - j), step = (filled + p.lanes - 1) / p.lanes * p.lanes;
+                float* row = x + j * rows;
+                for (int64_t r = 0; r < rows; ++r, row += step) {
+                    std::copy_n(call.x + (n + r) * call.x_row + j, filled, row);
+                    std::fill(row + filled, row + step, 0.0f);
+                }
+            }
+            p.add_outer({rows, J, call.d + n * call.d_row, call.d_row, is_packed ? x + panels * wide * rows : nullptr,
+                         x, call.dw, J, n == 0},
+                        from, to);
         }
     });
 }

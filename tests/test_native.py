@@ -295,7 +295,7 @@ REFUSED: list[tuple[Callable[..., None], dict[str, object], str]] = [
     (
         affine_with,
         {"x": zeros(2, 5).T},
-        "affine: x: expected contiguous memory, got a strided view; call .contiguous() on it",
+        "affine: x: expected contiguous rows, got a strided view; call .contiguous() on it",
     ),
     (
         affine_with,

@@ -195,7 +195,7 @@ Floats affine(int64_t rows, int64_t inputs, int64_t outputs, const Floats& x, co
     Memory memory;
     Packer packer(memory, threads, half);
     Floats y;
-    segue::affine({rows, memory.input(x, "x"), packer.rows(w, 0, outputs, inputs), memory.optional(b, "b"),
+    segue::affine({rows, memory.input(x, "x"), inputs, packer.rows(w, 0, outputs, inputs), memory.optional(b, "b"),
                    memory.output(y, rows * outputs, "y"), threads});
     memory.finish();
     return y;

@@ -18,9 +18,6 @@ from segue.ops.native import GRU, LSTM, Back, Given, Kept
 Gradients: TypeAlias = dict[str, Tensor]
 Outer: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
 
-# Whether bfloat16 products of matrices are faster than those of float32, by many times.
-_HAS_AMX: bool = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-
 # Tensors that are given, but without a gradient: lengths and what is drawn.
 CONSTANT = {"lengths", "mask", "keep_h", "keep_c"}
 
@@ -68,9 +65,9 @@ def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
         d = back.d.narrow(1, 0, given.w_xh.shape[0])
     grads: Gradients = {}
     if "x" in need:
-        grads["x"] = _product(d, given.w_xh, given.half)
+        grads["x"] = native.affine_back(d, given.w_xh, half=given.half)
     if "w_xh" in need:
-        grads["w_xh"] = _product(d.t(), given.x, given.half)
+        grads["w_xh"] = _weight(d, given.x, given.half)
     return grads
 
 
@@ -97,21 +94,21 @@ def _recurrent(given: Given, kept: Kept, y: Tensor, back: Back) -> Tensor:
     seen = native.before(y, given.h, given.mask, given.lengths, given.reverse)
     d = back.d if given.gain_h is None else back.du_h
     if not isinstance(given, GRU):
-        return _product(d.t(), seen, given.half)
+        return _weight(d, seen, given.half)
     hidden = seen.shape[1]
     n = seen if given.b_hn is not None else kept.gates[:, :hidden] * seen
     w_hh = seen.new_empty(3 * hidden, hidden)
-    _product(d.narrow(1, 0, 2 * hidden).t(), seen, given.half, w_hh.narrow(0, 0, 2 * hidden))
-    _product(_last(d, hidden).t(), n, given.half, w_hh.narrow(0, 2 * hidden, hidden))
+    _weight(d.narrow(1, 0, 2 * hidden), seen, given.half, w_hh.narrow(0, 0, 2 * hidden))
+    _weight(_last(d, hidden), n, given.half, w_hh.narrow(0, 2 * hidden, hidden))
     return w_hh
 
 
-def _product(a: Tensor, b: Tensor, half: bool, out: Tensor | None = None) -> Tensor:
-    """a b; in half in bfloat16 where the processor has matrix units for it, and is not slower."""
-    if not half or not _HAS_AMX:
-        return torch.mm(a, b) if out is None else torch.mm(a, b, out=out)
-    product = torch.mm(a.bfloat16(), b.bfloat16())
-    return product.float() if out is None else out.copy_(product)
+def _weight(d: Tensor, x: Tensor, half: bool, to: Tensor | None = None) -> Tensor:
+    """The gradient of a weight, d^T x; in half in bfloat16 where the processor multiplies tiles."""
+    if not half or not native.has_tiles():
+        return native.outer(d, x, to)
+    product = torch.mm(d.bfloat16().t(), x.bfloat16())
+    return product.float() if to is None else to.copy_(product)
 
 
 def _last(d: Tensor, hidden: int) -> Tensor:
@@ -126,7 +123,7 @@ def _memory(given: LSTM, kept: Kept, back: Back, need: Collection[str]) -> Gradi
     if not {"gain_c", "b_c"}.isdisjoint(need):
         grads["b_c"], grads["gain_c"] = native.column_sums(back.dnorm_c, kept.chat)
     if "w_hr" in need:
-        grads["w_hr"] = _product(back.dm_out.t(), kept.m, given.half)
+        grads["w_hr"] = _weight(back.dm_out, kept.m, given.half)
     if "w_c" in need:
         i, f, g, _ = kept.gates.chunk(4, dim=1)
         di, df, _, do = back.d.chunk(4, dim=1)

@@ -116,7 +116,8 @@ def _define(kind: type[Given]) -> None:
         return _separate(native.scan(kind(*fields)))
 
     def scan_shapes(*fields: Any) -> Outputs:
-        return native.make_outputs(kind(*fields))
+        given = kind(*fields)
+        return native.make_outputs(given, given.x.new_empty)
 
     def keep(*fields: Any) -> Outputs:
         given = kind(*fields)
@@ -125,7 +126,8 @@ def _define(kind: type[Given]) -> None:
 
     def keep_shapes(*fields: Any) -> Outputs:
         given = kind(*fields)
-        return _separate((*native.make_outputs(given), *native.make_kept(given)))
+        empty = given.x.new_empty
+        return _separate((*native.make_outputs(given, empty), *native.make_kept(given, empty)))
 
     def back(*fields: Any) -> Outputs:
         given, kept, y, outer, need = split(fields)

@@ -10,8 +10,9 @@ import importlib
 import importlib.util
 import logging
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
+from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -51,6 +52,11 @@ def native_name() -> str | None:
     return None if _NATIVE is None else str(_NATIVE.compiled_for())
 
 
+def has_tiles() -> bool:
+    """Whether the processor multiplies tiles of bfloat16."""
+    return native_name() == "amx"
+
+
 def native_runs(tensors: Iterable[Tensor]) -> bool:
     """Whether a call on these tensors may run natively, with or without gradients."""
     taken = _CAST if torch.is_autocast_enabled("cpu") else _TAKEN
@@ -69,12 +75,28 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, half: bool = False
     """y = x W^T + b: x ``[N, I]``, W ``[O, I]`` -> ``[N, O]``; with half, x and W are rounded to
     bfloat16.
     """
-    y = x.new_empty(x.shape[0], weight.shape[0])
-    _in_large_pages(y)
+    y = fresh(x.shape[0], weight.shape[0])
     offset = None if bias is None else _memory(bias)
     w = packed(weight, half=half)
     _NATIVE.affine(_memory(x), w, offset, _memory(y), torch.get_num_threads(), half)
     return y
+
+
+def affine_back(dy: Tensor, weight: Tensor, *, half: bool = False) -> Tensor:
+    """The gradient of `affine`'s x, dy W: dy ``[N, O]``, which may be a part of longer rows."""
+    dx = fresh(dy.shape[0], weight.shape[1])
+    w = packed(weight, transpose=True, half=half)
+    _NATIVE.affine(_strided(dy), w, None, _memory(dx), torch.get_num_threads(), half)
+    return dx
+
+
+def outer(d: Tensor, x: Tensor, to: Tensor | None = None) -> Tensor:
+    """The gradient of `affine`'s W, d^T x: d ``[N, O]``, x ``[N, I]`` -> ``[O, I]``. Both may be
+    parts of longer rows.
+    """
+    dw = d.new_empty(d.shape[1], x.shape[1]) if to is None else to
+    _NATIVE.outer(_strided(d), _strided(x), dw.numpy(), torch.get_num_threads())
+    return dw
 
 
 class Shared(NamedTuple):
@@ -178,8 +200,8 @@ Given: TypeAlias = Elman | LSTM | GRU
 _GATES = {Elman: 1, LSTM: 4, GRU: 3}
 _ALL = slice(0, None)
 
-# Bytes from which memory is worth large pages, which have 2 MB.
-_LARGE = 4 << 20
+# Numbers from which memory is worth large pages, which have 2 MB.
+_LARGE = 1 << 19
 
 
 class Kept(NamedTuple):
@@ -232,10 +254,22 @@ def gate_columns(given: Given) -> tuple[int, int, int]:
     }[type(given)]
 
 
-def make_kept(given: Given) -> Kept:
+def fresh(*shape: int) -> Tensor:
+    """A float32 tensor that is not cleared; the memory of large ones is used again."""
+    size = prod(shape)
+    if size < _LARGE:
+        return torch.empty(shape)
+    return torch.from_numpy(_NATIVE.reserved(size)).view(shape)
+
+
+# Makes a tensor of a shape, its values left open.
+Make: TypeAlias = Callable[..., Tensor]
+
+
+def make_kept(given: Given, empty: Make = fresh) -> Kept:
     """Memory for what the way back needs."""
     columns, gates, groups = gate_columns(given)
-    steps, empty = given.x.shape[0], given.x.new_empty
+    steps = given.x.shape[0]
     none = empty(0)
     xhat_x = rstd_x = xhat_h = rstd_h = none
     if given.gain_h is not None:
@@ -251,11 +285,10 @@ def make_kept(given: Given) -> Kept:
     return Kept(empty(steps, columns), xhat_x, rstd_x, xhat_h, rstd_h, c, chat, rstd_c, m)
 
 
-def make_outputs(given: Given) -> tuple[Tensor, Tensor, Tensor]:
+def make_outputs(given: Given, empty: Make = fresh) -> tuple[Tensor, Tensor, Tensor]:
     """Memory for y ``[N, R]``, the last h ``[B, R]``, the last c ``[B, H]``, empty without."""
-    empty = given.x.new_empty
-    c = empty(given.c.shape if isinstance(given, LSTM) else 0)
-    return empty(given.x.shape[0], given.h.shape[1]), empty(given.h.shape), c
+    c = empty(*given.c.shape) if isinstance(given, LSTM) else empty(0)
+    return empty(given.x.shape[0], given.h.shape[1]), empty(*given.h.shape), c
 
 
 def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -265,7 +298,6 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
         y ``[N, R]``, the last h ``[B, R]`` and the last c ``[B, H]``, empty without one.
     """
     y, h_last, c_last = outputs = make_outputs(given)
-    _in_large_pages(y, *(() if kept is None else kept))
     w_x = packed(given.w_xh, gates=_GATES[type(given)], half=given.half)
     rows, gates = _first_product(given)
     w_h = packed(given.w_hh, rows=rows, gates=gates, half=given.half)
@@ -308,13 +340,11 @@ def scan_back(
     """The way back through `scan`, from the gradients of its outputs, None for zeros; in_place
     writes those of the gates over the gates.
     """
-    empty = y.new_empty
-    d = kept.gates if in_place else torch.empty_like(kept.gates)
-    dh0 = empty(given.h.shape)
-    du_x = du_h = empty(0)
+    d = kept.gates if in_place else fresh(*kept.gates.shape)
+    dh0 = fresh(*given.h.shape)
+    du_x = du_h = fresh(0)
     if given.gain_h is not None:
-        du_x, du_h = torch.empty_like(kept.xhat_x), torch.empty_like(kept.xhat_h)
-        _in_large_pages(du_x, du_h)
+        du_x, du_h = fresh(*kept.xhat_x.shape), fresh(*kept.xhat_h.shape)
     first = slice(0, 2 * given.h.shape[1] if isinstance(given, GRU) else None)
     w_h_t = packed(given.w_hh, rows=first, transpose=True, half=given.half)
     arguments = _NATIVE.Back(
@@ -326,19 +356,19 @@ def scan_back(
         *(_memory(d), _filled(du_x), _filled(du_h), _memory(dh0)),
         *(given.reverse, torch.get_num_threads(), given.half),
     )
-    dc0 = dm_out = dnorm_c = empty(0)
+    dc0 = dm_out = dnorm_c = fresh(0)
     if isinstance(given, Elman):
         _NATIVE.scan_elman_back(arguments, ACTIVATIONS[given.activation])
     elif isinstance(given, GRU):
         w_n_t = packed(given.w_hh, rows=_of_n(given), transpose=True, half=given.half)
         _NATIVE.scan_gru_back(arguments, w_n_t, given.b_hn is not None)
     else:
-        dc0, w_r_t = empty(given.c.shape), None
+        dc0, w_r_t = fresh(*given.c.shape), None
         if given.w_hr is not None:
             w_r_t = packed(given.w_hr, transpose=True, half=given.half)
-            dm_out = torch.empty_like(y)
+            dm_out = fresh(*y.shape)
         if given.gain_c is not None:
-            dnorm_c = torch.empty_like(kept.c)
+            dnorm_c = fresh(*kept.c.shape)
         more = _optional(given.w_c), w_r_t, _optional(given.gain_c), _optional(given.b_c)
         cell = _bytes(given.keep_c), given.rate_c, _memory(given.c), _memory(kept.c)
         norm = _filled(kept.chat), _filled(kept.rstd_c), _optional(dc), _memory(dc0)
@@ -374,8 +404,7 @@ def before(y: Tensor, first: Tensor, mask: Tensor | None, lengths: Tensor, rever
     """The state before each step ``[N, R]`` times the mask, from those after each step and the
     first ones.
     """
-    states = torch.empty_like(y)
-    _in_large_pages(states)
+    states = fresh(*y.shape)
     given = _memory(y), _memory(first), _optional(mask), _memory(lengths), reverse
     _NATIVE.before(*given, _memory(states), torch.get_num_threads())
     return states
@@ -388,16 +417,15 @@ def gates_serve_once(given: Given) -> bool:
     return not isinstance(given, GRU) or given.b_hn is not None
 
 
-def _in_large_pages(*made: Tensor) -> None:
-    """Asks for large pages for what is large and not yet written."""
-    for x in made:
-        if x.nbytes >= _LARGE:
-            _NATIVE.use_large_pages(x.numpy())
-
-
 def _memory(x: Tensor) -> Memory:
     """The memory of a tensor as a NumPy array, which costs a tenth of handing over the tensor."""
     return (x.detach() if x.requires_grad else x).contiguous().numpy()
+
+
+def _strided(x: Tensor) -> Memory:
+    """As `_memory`, of rows that may be apart."""
+    plain = x.detach() if x.requires_grad else x
+    return (plain if plain.stride(1) == 1 else plain.contiguous()).numpy()
 
 
 def _optional(x: Tensor | None) -> Memory | None:
@@ -477,8 +505,6 @@ def _watched(weight: Tensor) -> _Packed:
 def _pack(weight: Tensor, gates: int, transpose: bool, half: bool) -> Memory:
     strided = (weight.t() if transpose else weight).numpy()
     # Torch aligns its memory to 64 bytes, which the kernels need.
-    packed = torch.empty(_NATIVE.packed_size(*strided.shape, gates, half))
-    _in_large_pages(packed)
-    memory = packed.numpy()
+    memory = fresh(_NATIVE.packed_size(*strided.shape, gates, half)).numpy()
     _NATIVE.pack(strided, memory, torch.get_num_threads(), gates, half)
     return memory
