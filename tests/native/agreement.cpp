@@ -21,7 +21,8 @@ void compare_all(Harness& harness, const Problem& q, Arrays<float> got, Arrays<d
     std::size_t k = 0;
     each_array(q, got, [&](const char* name, auto& a, int64_t, bool) {
         compare(harness, name, q.half ? kHalfway : kFloat, a, *wanted[k], *plainly[k], scale);
-        harness.digest(a.data(), a.size() * sizeof(float));
+        // Tiles of bfloat16 have an order of sums of their own.
+        if (!q.half) harness.digest(a.data(), a.size() * sizeof(float));
         ++k;
     });
 }

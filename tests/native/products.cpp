@@ -22,12 +22,34 @@ Floats chain(int64_t rows, int64_t inputs, int64_t outputs, const Floats& x, con
     return y;
 }
 
+bool has_tiles() {
+    return std::string(segue::compiled_for()) == "amx";
+}
+
+// Tiles sum in an order of their own: the values are those of the definition, and a row has one sum wherever it stands.
+void check_tiles(int64_t rows, int64_t inputs, int64_t outputs, const Floats& x, const Floats& w, const Floats& b) {
+    Problem q;
+    q.half = true;
+    const Floats y = affine(rows, inputs, outputs, x, w, b, 1, true);
+    const Floats exact = chain(rows, inputs, outputs, rounded(q, x), rounded(q, w), b);
+    for (std::size_t k = 0; k < y.size(); ++k)
+        require(std::abs(y[k] - exact[k]) <= 1e-6f * static_cast<float>(inputs + 1), "expected the sums of one chain");
+    for (int threads : {2, 3})
+        require(affine(rows, inputs, outputs, x, w, b, threads, true) == y, "expected the same on any threads");
+    for (int64_t n : {int64_t{0}, rows - 1}) {
+        const Floats alone(x.begin() + n * inputs, x.begin() + (n + 1) * inputs);
+        const Floats row(y.begin() + n * outputs, y.begin() + (n + 1) * outputs);
+        require(affine(1, inputs, outputs, alone, w, b, 1, true) == row, "expected the bits that the row has alone");
+    }
+}
+
 void check_affine(int64_t rows, int64_t inputs, int64_t outputs, bool half) {
     Draw draw(rows * 7919 + inputs * 104729 + outputs);
     const Floats x = draw.many(rows * inputs, -1, 1), w = draw.many(outputs * inputs, -1, 1);
     const Floats b = draw.many(outputs, -1, 1);
     Problem q;
     q.half = half;
+    if (half && has_tiles()) return check_tiles(rows, inputs, outputs, x, w, b);
     for (const Floats& bias : {b, Floats()}) {
         const Floats want = chain(rows, inputs, outputs, rounded(q, x), rounded(q, w), bias);
         for (int threads : {1, 2, 3})
@@ -61,6 +83,31 @@ void check_pack(int64_t outputs, int64_t inputs) {
 }
 
 // Rows that are parts of longer ones, so that the caller's strides are seen.
+void check_outer(Harness& harness, int64_t rows, int64_t columns, int64_t inputs) {
+    Draw draw(rows * 7919 + columns * 104729 + inputs);
+    const int64_t d_row = columns + 3, x_row = inputs + 5;
+    const Floats d = draw.many(rows * d_row, -1, 1), x = draw.many(rows * x_row, -1, 1);
+    definition::Array<double> want(columns * inputs);
+    Floats plain(columns * inputs);
+    for (int64_t n = 0; n < rows; ++n)
+        for (int64_t g = 0; g < columns; ++g)
+            for (int64_t j = 0; j < inputs; ++j) {
+                const float a = d[n * d_row + g], b = x[n * x_row + j];
+                want[g * inputs + j] += double(a) * b, plain[g * inputs + j] += a * b;
+            }
+    const auto run = [&](int threads) {
+        Memory memory;
+        Floats got;
+        segue::outer({rows, columns, inputs, memory.input(d, "d"), d_row, memory.input(x, "x"), x_row,
+                      memory.output(got, columns * inputs, "dw"), threads});
+        memory.finish();
+        return got;
+    };
+    const Floats got = run(1);
+    compare(harness, "dw", kFloat, got, want, plain);
+    for (int threads : {2, 3}) require(run(threads) == got, "expected the same on any threads");
+}
+
 void check_column_sums(Harness& harness, int64_t rows, int64_t columns) {
     Draw draw(rows * 7919 + columns);
     const int64_t d_row = columns + 3, x_row = columns + 5;
@@ -142,6 +189,13 @@ void check_products(Harness& harness) {
     harness.check("affine on rows enough to be shared out", [] { check_affine(2001, 67, 130, false); });
     harness.check("affine without inputs", [] { check_affine(5, 0, 17, false); });
     harness.check("affine without rows", [] { check_affine(0, 5, 17, false); });
+    for (int64_t columns : {1, 5, 17, 130, 257})
+        for (int64_t inputs : {1, 3, 17, 33, 64, 67, 130, 257})
+            for (int64_t rows : {0, 1, 63, 129, 1001}) {
+                const std::string size = std::to_string(columns) + " by " + std::to_string(inputs);
+                harness.check("outer products " + size + " rows " + std::to_string(rows),
+                              [&] { check_outer(harness, rows, columns, inputs); });
+            }
     for (int64_t columns : {1, 17, 255, 600})
         for (int64_t rows : {0, 1, 127, 300, 2000})
             harness.check("column sums rows " + std::to_string(rows) + " columns " + std::to_string(columns),
