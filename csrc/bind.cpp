@@ -180,7 +180,7 @@ Widths gru_widths(const Call& call, const Input& h0, bool is_all) {
 }
 
 // The rows of d and of x may be apart.
-void outer(const Input& d, const Input& x, const Output& dw, int threads) {
+void outer(const Input& d, const Input& x, const Output& dw, int threads, bool half) {
     const Call call{"outer"};
     const Extent N = call.rows_of(d, "d"), G{"G", (int64_t)d.shape(1)};
     call.rows_of(x, "x");
@@ -193,7 +193,8 @@ void outer(const Input& d, const Input& x, const Output& dw, int threads) {
                             call.rows(x, "x", {N, J}),
                             x.stride(0),
                             call.get(dw, "dw", {G, J}),
-                            call.at_least_one(threads)};
+                            call.at_least_one(threads),
+                            half};
     nb::gil_scoped_release release;
     segue::outer(work);
 }
@@ -347,7 +348,7 @@ NB_MODULE(_native, m) {
     m.def("pack", &pack, "w"_a, "packed"_a, "threads"_a, "gates"_a = 1, "half"_a = false);
     m.def("reserved", &reserved, "size"_a);
     m.def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "y"_a, "threads"_a, "half"_a = false);
-    m.def("outer", &outer, "d"_a, "x"_a, "dw"_a, "threads"_a);
+    m.def("outer", &outer, "d"_a, "x"_a, "dw"_a, "threads"_a, "half"_a = false);
     m.def("column_sums", &column_sums, "d"_a, "sums"_a, "x"_a.none(), "products"_a.none(), "x2"_a.none(),
           "products2"_a.none(), "threads"_a);
     m.def("before", &before, "y"_a, "first"_a, "mask"_a.none(), "lengths"_a, "reverse"_a, "before"_a, "threads"_a);

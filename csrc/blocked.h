@@ -89,6 +89,20 @@ struct OuterBlock {
     bool is_first;  // then dw is written, else added to
 };
 
+// The same with tiles: d and x are at their places, and dw has rows and columns up to multiples of 16, the first of them
+// that of column `from`. In `scratch` there is room for both of them in tiles.
+struct HalfOuterBlock {
+    std::int64_t rows, inputs;
+    const float* d;
+    std::int64_t d_row;
+    const float* x;
+    std::int64_t x_row;
+    float* scratch;
+    float* dw;
+    std::int64_t dw_row;
+    bool is_first;
+};
+
 // The arithmetic of one target. Rows are given as pointers, because the rows worked on together rarely stand together.
 struct Primitives {
     // Packed weights are panels, [panels][inputs][vectors][lanes], the last one filled with 0. The vectors of a panel
@@ -116,6 +130,7 @@ struct Primitives {
     void (*add_product)(std::int64_t size, const float* a, const float* b, float* y);  // y += a * b
     // dw[g] += sum_n d[n][g] * x[n] of a block of rows, for columns g of [from, to)
     void (*add_outer)(const OuterBlock& block, std::int64_t from, std::int64_t to);
+    void (*add_outer_half)(const HalfOuterBlock& block, std::int64_t from, std::int64_t to);  // null without tiles
     // y = old where kept, or the share `rate` of it; and the way back: dy splits into that of old and that of y
     void (*mix)(std::int64_t size, const std::uint8_t* keep, float rate, const float* old, float* y);
     void (*mix_back)(std::int64_t size, const std::uint8_t* keep, float rate, float* dy, float* dold);
@@ -159,8 +174,8 @@ inline std::int64_t panels(const Primitives& p, const Weights& w) { return panel
 std::int64_t packed_size(const Primitives& p, std::int64_t outputs, std::int64_t inputs, std::int64_t gates, bool half);
 void pack(const Primitives& p, std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_t row,
           std::int64_t column, float* packed, int threads, std::int64_t gates, bool half);
-// Scratch of this thread for so many rounded rows, as long as it does not ask again.
-float* half_scratch(std::int64_t rows, std::int64_t inputs);
+// Scratch of this thread for so many rounded rows, of one kind or two, as long as it does not ask again.
+float* half_scratch(std::int64_t rows, std::int64_t inputs, std::int64_t others = 0);
 // Primitives::multiply_add in the precision of the weights.
 void multiply_add(const Primitives& p, std::int64_t rows, const float* const* x, const Weights& w, std::int64_t from,
                   std::int64_t to, float* const* y);

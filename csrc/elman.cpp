@@ -5,8 +5,8 @@ namespace {
 
 class ElmanScan {
    public:
-    ElmanScan(const Primitives&, const Elman& call, const std::vector<Sequence>& share, int64_t rows)
-        : input(call.over, is_whole(call), call.over.hidden, share),
+    ElmanScan(const Primitives& p, const Elman& call, const std::vector<Sequence>& share, int64_t rows)
+        : input(p, call.over, is_whole(call), call.over.hidden, share),
           call_(call),
           product_(call.over, call.over.hidden, 1, rows) {}
 

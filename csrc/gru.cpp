@@ -5,8 +5,8 @@ namespace {
 
 class GruScan {
    public:
-    GruScan(const Primitives&, const Gru& call, const std::vector<Sequence>& share, int64_t rows)
-        : input(call.over, is_whole(call), 4 * call.over.hidden, share),
+    GruScan(const Primitives& p, const Gru& call, const std::vector<Sequence>& share, int64_t rows)
+        : input(p, call.over, is_whole(call), 4 * call.over.hidden, share),
           call_(call),
           product_(call.over, 3 * call.over.hidden, 2, rows),
           rh_(rows, call.reset_after ? 0 : call.over.hidden) {}

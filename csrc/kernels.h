@@ -202,6 +202,7 @@ struct Outer {
     std::int64_t x_row;
     float* dw;  // [G, J]
     int threads;
+    bool half = false;  // where the machine has no tiles of bfloat16, nothing is rounded
 };
 
 void outer(const Outer& call);

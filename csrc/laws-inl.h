@@ -112,12 +112,13 @@ class Advance {
         const int64_t inputs = step_.w_h.inputs;
 #ifdef __AMX_BF16__
         const HalfRows seen(step_.rows, step_.seen, inputs, step_.scratch);
+        const HalfRows x(*step_.x ? step_.rows : 0, step_.x, step_.w_x.inputs, seen.end(step_.rows));
         const TileRegisters registers;
         for (int64_t panel = step_.from; panel < step_.to; ++panel) {
             const int64_t blocks = blocks_of(panel);
             const int vectors = Law::gates == 1 ? static_cast<int>(blocks) : V;
-            some(panel, 1, blocks, [&](const float* const*, const Weights& w, const Block& block) {
-                multiply_tiles(seen, step_.rows, w, panel, vectors, memory_, blocks * S * kLanes, block.at);
+            some(panel, 1, blocks, [&](const float* const* in, const Weights& w, const Block& block) {
+                multiply_tiles(in == step_.x ? x : seen, step_.rows, w, panel, vectors, memory_, blocks * S * kLanes, block.at);
             });
         }
 #else

@@ -5,8 +5,8 @@ namespace {
 
 class LstmScan {
    public:
-    LstmScan(const Primitives&, const Lstm& call, const std::vector<Sequence>& share, int64_t rows)
-        : input(call.over, is_whole(call), 4 * call.over.hidden, share),
+    LstmScan(const Primitives& p, const Lstm& call, const std::vector<Sequence>& share, int64_t rows)
+        : input(p, call.over, is_whole(call), 4 * call.over.hidden, share),
           call_(call),
           product_(call.over, 4 * call.over.hidden, 1, rows),
           c_new_(rows, zoned_in_place() ? call.over.hidden : 0),

@@ -80,10 +80,10 @@ void pack(const Primitives& p, int64_t outputs, int64_t inputs, const float* w, 
     });
 }
 
-float* half_scratch(int64_t rows, int64_t inputs) {
+float* half_scratch(int64_t rows, int64_t inputs, int64_t others) {
     constexpr int64_t kLine = 16, kTileRows = 16;
     thread_local std::vector<float> memory;
-    const int64_t needed = (rows + kTileRows - 1) / kTileRows * kTileRows * tiled(inputs) + kLine;
+    const int64_t needed = (rows + kTileRows - 1) / kTileRows * kTileRows * (tiled(inputs) + tiled(others)) + kLine;
     if (static_cast<int64_t>(memory.size()) < needed) memory.resize(needed);
     const auto past = reinterpret_cast<std::uintptr_t>(memory.data()) / sizeof(float) % kLine;
     return memory.data() + (past ? kLine - past : 0);
@@ -121,12 +121,27 @@ void affine(const Primitives& p, const Affine& call) {
     });
 }
 
+// The share of a thread in outer(), by tiles.
+static void outer_tiles(const Primitives& p, const Outer& call, int64_t from, int64_t to) {
+    constexpr int64_t kBlock = 256, kTile = 16;
+    const auto whole = [](int64_t size) { return (size + kTile - 1) / kTile * kTile; };
+    const int64_t J = call.inputs, G = to - from, row = whole(J), depth = tiled(std::min(kBlock, call.rows));
+    const int64_t sums = whole(G) * row, scratch = (whole(G) + row) * depth / 2;
+    const std::unique_ptr<float[]> memory(new float[sums + scratch + kTile]);
+    float* dw = memory.get() + (kTile - reinterpret_cast<std::uintptr_t>(memory.get()) / sizeof(float) % kTile);
+    for (int64_t n = 0; n < call.rows; n += kBlock)
+        p.add_outer_half({std::min(kBlock, call.rows - n), J, call.d + n * call.d_row, call.d_row,
+                          call.x + n * call.x_row, call.x_row, dw + sums, dw, row, n == 0},
+                         from, to);
+    for (int64_t g = 0; g < G; ++g) std::copy_n(dw + g * row, J, call.dw + (from + g) * J);
+}
+
 // Threads share out the columns of d, so that each sum is made by one of them, in one order.
 void outer(const Primitives& p, const Outer& call) {
     constexpr int64_t kFewInputs = 64;  // for which packing d would cost more than it saves, measured
     const bool is_packed = call.inputs > kFewInputs;
     const int64_t kBlock = is_packed ? 128 : 64;  // rows that the nearest cache holds
-    constexpr int64_t kColumns = 12;  // a multiple of the tallest tiles
+    const int64_t kColumns = call.half && p.has_tiles ? 32 : 12;  // a multiple of the tallest tiles
     constexpr int64_t kLine = 16;
     const int64_t J = call.inputs, wide = p.vectors * p.lanes, panels = (J + wide - 1) / wide;
     const int64_t parts = (call.columns + kColumns - 1) / kColumns;
@@ -136,6 +151,7 @@ void outer(const Primitives& p, const Outer& call) {
     run_shares(threads, [&](int share) {
         const int64_t from = parts * share / threads * kColumns;
         const int64_t to = std::min(parts * (share + 1) / threads * kColumns, call.columns);
+        if (call.half && p.has_tiles && call.rows) return outer_tiles(p, call, from, to);
         const int64_t most = std::min(kBlock, call.rows);
         const std::unique_ptr<float[]> memory(new float[(panels * wide + to - from + kColumns) * most + kLine]);
         float* x = memory.get() + (kLine - reinterpret_cast<std::uintptr_t>(memory.get()) / sizeof(float) % kLine);

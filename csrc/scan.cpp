@@ -45,11 +45,12 @@ bool together(const Sequences& over, const Weights& w_h, int threads) {
     return weights > kNearWeights || (over.count < threads && weights > kNearWeights / 4);
 }
 
-InputPart::InputPart(const Recurrence& over, bool is_whole, int64_t columns, const std::vector<Sequence>& share)
+InputPart::InputPart(const Primitives& p, const Recurrence& over, bool is_whole, int64_t columns,
+                     const std::vector<Sequence>& share)
     : gates(std::min<int64_t>(kRows, share.size()), over.norm_x.gain && !over.gates ? columns : 0) {
     const int64_t rows = std::min<int64_t>(kRows, share.size());
     const bool is_one_step = share.front().length <= 1;  // then the weights are read once either way
-    is_added = is_whole && !over.w_x.half && (rows >= kFewRows || is_one_step);
+    is_added = is_whole && (!over.w_x.half || p.has_tiles) && (rows >= kFewRows || is_one_step);
     if (is_added) return;
     int64_t all = 0;
     for (const Sequence& sequence : share) all += sequence.length;

@@ -96,7 +96,7 @@ struct Now {
     // What is mine of the step of a law without a norm.
     Step step(const Weights& w_x, const Weights& w_h, const float* const* seen) const {
         const Range mine = team.part(panels(p, w_h));
-        float* scratch = w_h.half ? half_scratch(rows, w_h.inputs) : nullptr;
+        float* scratch = w_h.half ? half_scratch(rows, w_h.inputs, w_x.inputs) : nullptr;
         return {rows, start, x, seen, w_x, w_h, mine.from, mine.to, scratch};
     }
 };
@@ -225,7 +225,8 @@ struct InputPart {
     Rows gates;             // of a step, with a norm, where they are not kept
 
     // columns: of the gates as they are kept
-    InputPart(const Recurrence& over, bool is_whole, int64_t columns, const std::vector<Sequence>& share);
+    InputPart(const Primitives& p, const Recurrence& over, bool is_whole, int64_t columns,
+              const std::vector<Sequence>& share);
 };
 
 // Writes the input part of steps [t0, t1), without a norm on top of the bias, to where at(k, t) says.

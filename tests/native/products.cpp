@@ -83,10 +83,13 @@ void check_pack(int64_t outputs, int64_t inputs) {
 }
 
 // Rows that are parts of longer ones, so that the caller's strides are seen.
-void check_outer(Harness& harness, int64_t rows, int64_t columns, int64_t inputs) {
+void check_outer(Harness& harness, int64_t rows, int64_t columns, int64_t inputs, bool half) {
     Draw draw(rows * 7919 + columns * 104729 + inputs);
     const int64_t d_row = columns + 3, x_row = inputs + 5;
-    const Floats d = draw.many(rows * d_row, -1, 1), x = draw.many(rows * x_row, -1, 1);
+    Problem q;
+    q.half = half && has_tiles();  // elsewhere nothing is rounded
+    const Floats given_d = draw.many(rows * d_row, -1, 1), given_x = draw.many(rows * x_row, -1, 1);
+    const Floats d = rounded(q, given_d), x = rounded(q, given_x);
     definition::Array<double> want(columns * inputs);
     Floats plain(columns * inputs);
     for (int64_t n = 0; n < rows; ++n)
@@ -98,8 +101,8 @@ void check_outer(Harness& harness, int64_t rows, int64_t columns, int64_t inputs
     const auto run = [&](int threads) {
         Memory memory;
         Floats got;
-        segue::outer({rows, columns, inputs, memory.input(d, "d"), d_row, memory.input(x, "x"), x_row,
-                      memory.output(got, columns * inputs, "dw"), threads});
+        segue::outer({rows, columns, inputs, memory.input(given_d, "d"), d_row, memory.input(given_x, "x"), x_row,
+                      memory.output(got, columns * inputs, "dw"), threads, half});
         memory.finish();
         return got;
     };
@@ -193,8 +196,9 @@ void check_products(Harness& harness) {
         for (int64_t inputs : {1, 3, 17, 33, 64, 67, 130, 257})
             for (int64_t rows : {0, 1, 63, 129, 1001}) {
                 const std::string size = std::to_string(columns) + " by " + std::to_string(inputs);
-                harness.check("outer products " + size + " rows " + std::to_string(rows),
-                              [&] { check_outer(harness, rows, columns, inputs); });
+                for (bool half : {false, true})
+                    harness.check("outer products " + size + " rows " + std::to_string(rows),
+                                  [&] { check_outer(harness, rows, columns, inputs, half); });
             }
     for (int64_t columns : {1, 17, 255, 600})
         for (int64_t rows : {0, 1, 127, 300, 2000})

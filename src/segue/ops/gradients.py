@@ -1,7 +1,7 @@
 """The way back through a native recurrence.
 
 The kernels take the gradients back through time; those of the weights are products over all steps
-at once, which torch takes. Derivations: docs/derivations.
+at once. Derivations: docs/derivations.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
     if "x" in need:
         grads["x"] = native.affine_back(d, given.w_xh, half=given.half)
     if "w_xh" in need:
-        grads["w_xh"] = _weight(d, given.x, given.half)
+        grads["w_xh"] = native.outer(d, given.x, half=given.half)
     return grads
 
 
@@ -94,21 +94,17 @@ def _recurrent(given: Given, kept: Kept, y: Tensor, back: Back) -> Tensor:
     seen = native.before(y, given.h, given.mask, given.lengths, given.reverse)
     d = back.d if given.gain_h is None else back.du_h
     if not isinstance(given, GRU):
-        return _weight(d, seen, given.half)
+        return native.outer(d, seen, half=given.half)
     hidden = seen.shape[1]
     n = seen if given.b_hn is not None else kept.gates[:, :hidden] * seen
     w_hh = seen.new_empty(3 * hidden, hidden)
-    _weight(d.narrow(1, 0, 2 * hidden), seen, given.half, w_hh.narrow(0, 0, 2 * hidden))
-    _weight(_last(d, hidden), n, given.half, w_hh.narrow(0, 2 * hidden, hidden))
+    native.outer(
+        d.narrow(1, 0, 2 * hidden), seen, w_hh.narrow(0, 0, 2 * hidden), half=given.half
+    )
+    native.outer(
+        _last(d, hidden), n, w_hh.narrow(0, 2 * hidden, hidden), half=given.half
+    )
     return w_hh
-
-
-def _weight(d: Tensor, x: Tensor, half: bool, to: Tensor | None = None) -> Tensor:
-    """The gradient of a weight, d^T x; in half in bfloat16 where the processor multiplies tiles."""
-    if not half or not native.has_tiles():
-        return native.outer(d, x, to)
-    product = torch.mm(d.bfloat16().t(), x.bfloat16())
-    return product.float() if to is None else to.copy_(product)
 
 
 def _last(d: Tensor, hidden: int) -> Tensor:
@@ -123,7 +119,7 @@ def _memory(given: LSTM, kept: Kept, back: Back, need: Collection[str]) -> Gradi
     if not {"gain_c", "b_c"}.isdisjoint(need):
         grads["b_c"], grads["gain_c"] = native.column_sums(back.dnorm_c, kept.chat)
     if "w_hr" in need:
-        grads["w_hr"] = _weight(back.dm_out, kept.m, given.half)
+        grads["w_hr"] = native.outer(back.dm_out, kept.m, half=given.half)
     if "w_c" in need:
         i, f, g, _ = kept.gates.chunk(4, dim=1)
         di, df, _, do = back.d.chunk(4, dim=1)

@@ -52,11 +52,6 @@ def native_name() -> str | None:
     return None if _NATIVE is None else str(_NATIVE.compiled_for())
 
 
-def has_tiles() -> bool:
-    """Whether the processor multiplies tiles of bfloat16."""
-    return native_name() == "amx"
-
-
 def native_runs(tensors: Iterable[Tensor]) -> bool:
     """Whether a call on these tensors may run natively, with or without gradients."""
     taken = _CAST if torch.is_autocast_enabled("cpu") else _TAKEN
@@ -90,12 +85,13 @@ def affine_back(dy: Tensor, weight: Tensor, *, half: bool = False) -> Tensor:
     return dx
 
 
-def outer(d: Tensor, x: Tensor, to: Tensor | None = None) -> Tensor:
+def outer(d: Tensor, x: Tensor, to: Tensor | None = None, *, half: bool = False) -> Tensor:
     """The gradient of `affine`'s W, d^T x: d ``[N, O]``, x ``[N, I]`` -> ``[O, I]``. Both may be
-    parts of longer rows.
+    parts of longer rows. In half they are rounded where the processor multiplies tiles of bfloat16,
+    which is faster there, and nowhere else.
     """
     dw = d.new_empty(d.shape[1], x.shape[1]) if to is None else to
-    _NATIVE.outer(_strided(d), _strided(x), dw.numpy(), torch.get_num_threads())
+    _NATIVE.outer(_strided(d), _strided(x), dw.numpy(), torch.get_num_threads(), half)
     return dw
 
 
