@@ -20,12 +20,12 @@ class ElmanScan {
         const Recurrence& over = call_.over;
         const int64_t H = over.hidden;
         const float* const* seen = product_.seen(now);
-        now.team.wait();
+        if (over.mask) now.team.wait();
         if (is_whole(call_)) {
             ElmanRow rows[kRows];
             for (int64_t k = 0; k < now.rows; ++k) rows[k] = {over.gates ? now.gates[k] : nullptr, y(now, k)};
             now.p.advance_elman(now.step(over.w_x, over.w_h, seen), rows, call_.activation);
-            now.team.wait();
+            if (is_zoned(over.zone_h)) now.team.wait();
         } else {
             product_.multiply(now, seen, over.w_h, 0, 0);
             product_.normalize(now, 0, 0, H, 0);
@@ -65,7 +65,6 @@ class ElmanBack {
         state_.norm(now, 0, 0, 0, H);
         now.team.wait();
         state_.add(now, call_.over.w_h_t, 0, 0);
-        now.team.wait();
         state_.end(now);
     }
 

@@ -20,12 +20,12 @@ class GruScan {
     void step(const Now& now) {
         const Recurrence& over = call_.over;
         const float* const* seen = product_.seen(now);
+        if (over.mask) now.team.wait();
         if (is_whole(call_)) {
-            now.team.wait();
             GruRow rows[kRows];
             for (int64_t k = 0; k < now.rows; ++k) rows[k] = row(now, k, over.gates ? now.gates[k] : nullptr);
             now.p.advance_gru(now.step(over.w_x, over.w_h, seen), rows, call_.b_hn);
-            now.team.wait();
+            if (is_zoned(over.zone_h)) now.team.wait();
         } else {
             call_.reset_after ? reset_after(now, seen) : reset_before(now, seen);
         }
@@ -44,7 +44,6 @@ class GruScan {
     // With a norm.
     void reset_after(const Now& now, const float* const* seen) {
         const int64_t H = call_.over.hidden;
-        now.team.wait();
         product_.multiply(now, seen, call_.over.w_h, 0, 0);
         product_.normalize(now, 0, 0, 2 * H, 0);
         product_.normalize(now, 1, 2 * H, H, 3 * H, call_.b_hn);
@@ -53,7 +52,6 @@ class GruScan {
 
     void reset_before(const Now& now, const float* const* seen) {
         const int64_t H = call_.over.hidden;
-        now.team.wait();
         product_.multiply(now, seen, call_.over.w_h, 0, 0);
         product_.normalize(now, 0, 0, 2 * H, 0);
         for (int64_t k = now.mine.from; k < now.mine.to; ++k)
@@ -95,7 +93,6 @@ class GruBack {
         now.team.wait();
         state_.add(now, call_.over.w_h_t, 0, 0);
         if (call_.reset_after) state_.add(now, call_.w_n_t, 2 * H, 3 * H);
-        now.team.wait();
         state_.end(now);
     }
 

@@ -35,12 +35,12 @@ class LstmScan {
     void step(const Now& now) {
         const Recurrence& over = call_.over;
         const float* const* seen = product_.seen(now);
-        now.team.wait();
+        if (over.mask) now.team.wait();
         if (is_whole(call_)) {
             LstmRow rows[kRows];
             for (int64_t k = 0; k < now.rows; ++k) rows[k] = row(now, k, over.gates ? now.gates[k] : nullptr);
             now.p.advance_lstm(now.step(over.w_x, over.w_h, seen), rows);
-            now.team.wait();
+            if (call_.w_r.packed || is_zoned(over.zone_h) || is_zoned(call_.zone_c)) now.team.wait();
         } else {
             product_.multiply(now, seen, over.w_h, 0, 0);
             product_.normalize(now, 0, 0, 4 * over.hidden, 0);
@@ -141,7 +141,6 @@ class LstmBack {
         state_.norm(now, 0, 0, 0, 4 * call_.over.hidden);
         now.team.wait();
         state_.add(now, call_.over.w_h_t, 0, 0);
-        now.team.wait();
         state_.end(now);
     }
 

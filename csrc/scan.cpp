@@ -39,10 +39,10 @@ void before(const Primitives& p, const Before& call) {
     });
 }
 
-bool together(const Sequences& over, const Weights& w_h, int threads) {
+bool together(const Sequences& over, const Weights& w_h, int threads, int64_t worth) {
     if (threads < 2) return false;
     const int64_t weights = w_h.inputs * w_h.outputs;
-    return weights > kNearWeights || (over.count < threads && weights > kNearWeights / 4);
+    return weights > kNearWeights || (over.count < threads && weights > worth);
 }
 
 InputPart::InputPart(const Primitives& p, const Recurrence& over, bool is_whole, int64_t columns,
@@ -151,6 +151,7 @@ void StateGrad::add(const Now& now, const Weights& w_t, int64_t at, int64_t d_at
 
 void StateGrad::end(const Now& now) const {
     if (!over_.mask) return;
+    now.team.wait();
     const int64_t R = over_.width;
     for (int64_t k = now.mine.from; k < now.mine.to; ++k)
         now.p.add_product(R, over_.mask + now.sequence[k].index * R, masked_[k], kept_[k]);

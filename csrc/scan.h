@@ -31,6 +31,8 @@ using std::int64_t;
 constexpr int64_t kGateValues = 1 << 17;  // gate values between the input part and the recurrent part: half an L2
 constexpr int64_t kFewRows = 4;           // below, weights are used faster than a cache gives them
 constexpr int64_t kNearWeights = 450000;  // recurrent weights that fit the cache next to a core, measured
+constexpr int64_t kSharedThere = 40000;   // those that are worth a team on fewer rows than threads, measured
+constexpr int64_t kSharedBack = 110000;   // likewise on the way back, where a team waits twice a step
 
 struct Sequence {
     int64_t index, first, length;  // its steps are rows [first, first + length) of x and y
@@ -293,7 +295,7 @@ void scan_group(const Primitives& p, const Team& team, Law& law, const Recurrenc
                 own.start[k] = is_made ? own.input[k] : over.b;
                 own.gates[k] = over.gates ? over.gates + n * columns : has_norm ? input.gates[k] : own.input[k];
             }
-            team.wait();  // as sequences end, their neighbours move to other threads
+            team.wait();  // for all of the states before; as sequences end, their neighbours move to other threads
             law.step(own.now(p, team, running, sequence));
             for (int64_t k = 0; k < running; ++k) own.h[k] = over.y + own.n[k] * R;
         }
@@ -332,15 +334,16 @@ void scan_group_back(const Primitives& p, const Team& team, Law& law, const Recu
 }
 
 // Whether a team shares all rows: the weights are too large for one core's cache, or there are fewer rows than threads.
-bool together(const Sequences& over, const Weights& w_h, int threads);
+// In that case the weights must be `worth` it, since the team waits at every step.
+bool together(const Sequences& over, const Weights& w_h, int threads, int64_t worth);
 
 // Deals the sequences out and calls group(team, sequences, rows, law) until all are done.
 template <class Law, class Call, class Group>
 void each_group(const Primitives& p, const Call& call, const Sequences& over, const Weights& w_h, double work,
-                Group group) {
+                int64_t worth, Group group) {
     if (over.count == 0) return;
     const int wanted = useful_threads(over.threads, over.threads, work);
-    const bool shared = together(over, w_h, wanted);
+    const bool shared = together(over, w_h, wanted, worth);
     const int threads = shared ? wanted : static_cast<int>(std::min<int64_t>(wanted, over.count));
     const auto shares = share_out(over, shared ? 1 : threads);
     std::vector<std::unique_ptr<Law>> laws;  // made before threads start, so that these cannot run out of memory
@@ -363,7 +366,7 @@ void scan(const Primitives& p, const Call& call) {
     const Recurrence& over = call.over;
     const double work = static_cast<double>(over.over.steps) * static_cast<double>(over.hidden) *
                         static_cast<double>(over.width + over.w_x.inputs);
-    each_group<Law>(p, call, over.over, over.w_h, work,
+    each_group<Law>(p, call, over.over, over.w_h, work, kSharedThere,
                     [&](const Team& team, Law& law, const Sequence* sequence, int64_t rows, Pointers& own) {
                         scan_group(p, team, law, over, sequence, rows, own);
                     });
@@ -373,7 +376,7 @@ template <class Law, class Call>
 void scan_back(const Primitives& p, const Call& call) {
     const RecurrenceGrad& over = call.over;
     const double work = static_cast<double>(over.over.steps) * static_cast<double>(over.hidden * over.width);
-    each_group<Law>(p, call, over.over, over.w_h_t, work,
+    each_group<Law>(p, call, over.over, over.w_h_t, work, kSharedBack,
                     [&](const Team& team, Law& law, const Sequence* sequence, int64_t rows, Pointers& own) {
                         scan_group_back(p, team, law, over, sequence, rows, own);
                     });

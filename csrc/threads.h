@@ -15,8 +15,9 @@ class Barrier {
 
    private:
     const int size_;
-    std::atomic<int> left_;
-    std::atomic<int> round_{0};
+    // Apart, so that who comes does not take from those who wait the line that they watch.
+    alignas(64) std::atomic<int> left_;
+    alignas(64) std::atomic<int> round_{0};
 };
 
 struct Range {
