@@ -7,7 +7,8 @@
 //
 // The law, to the bit: an output row depends on its own inputs only, never on the batch, its place in it, the
 // chunking of a sequence, the number of threads, or the target that runs. Hence every sum of a product is one chain of
-// fused multiply-adds in ascending order: what stood there (the bias), then the inputs, then the recurrent part.
+// fused multiply-adds in ascending order: what stood there (the bias), then the inputs, then the recurrent part. Only in
+// half precision the target "amx" sums in an order of its own.
 //
 // Outputs must not overlap inputs or each other, with two exceptions: h_last may be h0, and c_last may be c0
 // (the state is then advanced in place). Pointers said to be optional may be null.
@@ -225,7 +226,7 @@ void scan_elman_back(const ElmanGrad& call);
 void scan_lstm_back(const LstmGrad& call);
 void scan_gru_back(const GruGrad& call);
 
-// The name of the target that runs: "avx512", "avx2", "neon" or "plain". Throws std::invalid_argument where
+// The name of the target that runs: "amx" (AVX-512, with tiles of bfloat16 for half precision), "avx512", "avx2", "neon" or "plain". Throws std::invalid_argument where
 // SEGUE_TARGET names none, or one that this machine cannot run.
 const char* compiled_for();
 

@@ -82,7 +82,7 @@ void Barrier::wait() {
     }
     for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
         if (spins < 1000) continue;  // about half a microsecond; a pause takes a tenth of that
-        if (spins > 3000) std::this_thread::yield();
+        if (spins > 2000) std::this_thread::yield();
 #if defined(__x86_64__)
         _mm_pause();
 #endif

@@ -134,7 +134,7 @@ def run_forced(target: str, *arguments: str, code: str) -> subprocess.CompletedP
     )
 
 
-@pytest.mark.parametrize("target", ["plain", "neon", "avx2", "avx512"])
+@pytest.mark.parametrize("target", ["plain", "neon", "avx2", "avx512", "amx"])
 def test_every_target_gives_the_bits_of_this_one(target: str, tmp_path: Path) -> None:
     ran = run_forced(target, target, str(tmp_path / "got.npz"), code=FORCED)
     if "SEGUE_TARGET: expected one of" in ran.stderr:
