@@ -226,8 +226,8 @@ void scan_elman_back(const ElmanGrad& call);
 void scan_lstm_back(const LstmGrad& call);
 void scan_gru_back(const GruGrad& call);
 
-// The name of the target that runs: "amx" (AVX-512, with tiles of bfloat16 for half precision), "avx512", "avx2", "neon" or "plain". Throws std::invalid_argument where
-// SEGUE_TARGET names none, or one that this machine cannot run.
+// The name of the target that runs: "amx" (AVX-512, with tiles of bfloat16 for half precision), "avx512", "avx2", "neon"
+// or "plain". Throws std::invalid_argument where SEGUE_TARGET names none, or one that this machine cannot run.
 const char* compiled_for();
 
 }  // namespace segue

@@ -1,7 +1,7 @@
 """The way back through a native recurrence.
 
 The kernels take the gradients back through time; those of the weights are products over all steps
-at once. Derivations: docs/derivations.
+at once, which torch or a kernel takes, whichever is faster. Derivations: docs/derivations.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ Outer: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 # Tensors that are given, but without a gradient: lengths and what is drawn.
 CONSTANT = {"lengths", "mask", "keep_h", "keep_c"}
+
+# Columns up to which the outer products of the native module are the faster ones.
+_FEW_COLUMNS = 64
 
 # Those whose gradient is a sum over all steps.
 _SUMS = {"b", "b_hn", "gain_x", "gain_h"}
@@ -65,9 +68,9 @@ def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
         d = back.d.narrow(1, 0, given.w_xh.shape[0])
     grads: Gradients = {}
     if "x" in need:
-        grads["x"] = native.affine_back(d, given.w_xh, half=given.half)
+        grads["x"] = _of_input(d, given.w_xh, given.half)
     if "w_xh" in need:
-        grads["w_xh"] = native.outer(d, given.x, half=given.half)
+        grads["w_xh"] = _of_weight(d, given.x, given.half)
     return grads
 
 
@@ -94,17 +97,27 @@ def _recurrent(given: Given, kept: Kept, y: Tensor, back: Back) -> Tensor:
     seen = native.before(y, given.h, given.mask, given.lengths, given.reverse)
     d = back.d if given.gain_h is None else back.du_h
     if not isinstance(given, GRU):
-        return native.outer(d, seen, half=given.half)
+        return _of_weight(d, seen, given.half)
     hidden = seen.shape[1]
     n = seen if given.b_hn is not None else kept.gates[:, :hidden] * seen
     w_hh = seen.new_empty(3 * hidden, hidden)
-    native.outer(
-        d.narrow(1, 0, 2 * hidden), seen, w_hh.narrow(0, 0, 2 * hidden), half=given.half
-    )
-    native.outer(
-        _last(d, hidden), n, w_hh.narrow(0, 2 * hidden, hidden), half=given.half
-    )
+    _of_weight(d.narrow(1, 0, 2 * hidden), seen, given.half, w_hh.narrow(0, 0, 2 * hidden))
+    _of_weight(_last(d, hidden), n, given.half, w_hh.narrow(0, 2 * hidden, hidden))
     return w_hh
+
+
+def _of_input(d: Tensor, weight: Tensor, half: bool) -> Tensor:
+    """d W, the gradient of what W is multiplied with."""
+    if half and native.has_tiles():
+        return native.affine_back(d, weight, half=True)
+    return torch.mm(d, weight)
+
+
+def _of_weight(d: Tensor, x: Tensor, half: bool, to: Tensor | None = None) -> Tensor:
+    """d^T x, the gradient of W; where x has many columns torch is faster, measured."""
+    if x.shape[1] <= _FEW_COLUMNS or (half and native.has_tiles()):
+        return native.outer(d, x, to, half=half)
+    return torch.mm(d.t(), x) if to is None else torch.mm(d.t(), x, out=to)
 
 
 def _last(d: Tensor, hidden: int) -> Tensor:
@@ -119,7 +132,7 @@ def _memory(given: LSTM, kept: Kept, back: Back, need: Collection[str]) -> Gradi
     if not {"gain_c", "b_c"}.isdisjoint(need):
         grads["b_c"], grads["gain_c"] = native.column_sums(back.dnorm_c, kept.chat)
     if "w_hr" in need:
-        grads["w_hr"] = native.outer(back.dm_out, kept.m, half=given.half)
+        grads["w_hr"] = _of_weight(back.dm_out, kept.m, given.half)
     if "w_c" in need:
         i, f, g, _ = kept.gates.chunk(4, dim=1)
         di, df, _, do = back.d.chunk(4, dim=1)

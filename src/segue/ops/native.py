@@ -52,6 +52,11 @@ def native_name() -> str | None:
     return None if _NATIVE is None else str(_NATIVE.compiled_for())
 
 
+def has_tiles() -> bool:
+    """Whether the processor multiplies tiles of bfloat16."""
+    return native_name() == "amx"
+
+
 def native_runs(tensors: Iterable[Tensor]) -> bool:
     """Whether a call on these tensors may run natively, with or without gradients."""
     taken = _CAST if torch.is_autocast_enabled("cpu") else _TAKEN
