@@ -11,7 +11,7 @@ struct Lanes {
     using F = __m512;
     typedef std::uint32_t U __attribute__((vector_size(64)));
     using Mask = __mmask16;
-    static constexpr int count = 16, vectors = 4, sums = 24, few = 16;
+    static constexpr int count = 16, vectors = 4, sums = 24, few = 8;
 
     static F splat(float a) { return _mm512_set1_ps(a); }
     static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }

@@ -66,8 +66,11 @@ std::string wanted(const Slot& slot, int64_t count) {
 // The memory of an array while a call runs.
 class Held {
   public:
-    explicit Held(nb::handle array) {
-        if (PyObject_GetBuffer(array.ptr(), &view_, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) != 0) {
+    static constexpr int kShown = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT, kPlain = PyBUF_SIMPLE;
+
+    // Of an array that was made here its type and shape, which take time to ask for, are known.
+    explicit Held(nb::handle array, int flags = kShown) {
+        if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) {
             PyErr_Clear();
             view_.obj = nullptr;
         }
@@ -115,30 +118,29 @@ class Program : public segue::Program {
         error_ = nb::module_::import_("segue.errors").attr("ShapeError");
     }
 
+    // The states after come as a tuple of this type.
+    void set_row(nb::type_object row) {
+        if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(row.ptr()), &PyTuple_Type))
+            refuse("row", "a kind of tuple", nb::str(row).c_str(), "pass the type of the state");
+        row_ = std::move(row);
+    }
+
     // (outputs, states after) of (lengths or None, inputs, states before).
     nb::tuple call(nb::handle lengths, const nb::tuple& inputs, nb::handle given, int threads) const {
         const nb::tuple states = tuple(given);
-        Call call(*this, inputs.size() + states.size() + 1);
-        check_count("inputs", this->inputs().size(), inputs.size());
-        check_count("state", this->states().size(), states.size());
-        if (!lengths.is_none()) call.read(kLengths, lengths);
-        for (std::size_t k = 0; k < inputs.size(); ++k) call.read(this->inputs()[k], inputs[k]);
-        call.settle(lengths.is_none());
-        for (std::size_t k = 0; k < states.size(); ++k) call.read(this->states()[k].before, states[k]);
-        nb::object outputs = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(this->outputs().size())));
-        for (std::size_t k = 0; k < this->outputs().size(); ++k)
-            PyTuple_SET_ITEM(outputs.ptr(), static_cast<Py_ssize_t>(k), call.write(this->outputs()[k]).release().ptr());
-        nb::object after = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(states.size())));
-        for (std::size_t k = 0; k < states.size(); ++k) {
-            const int slot = this->states()[k].after;
-            nb::object made = slot < 0 ? nb::borrow(states[k]) : call.write(slot);
-            PyTuple_SET_ITEM(after.ptr(), static_cast<Py_ssize_t>(k), made.release().ptr());
-        }
-        {
-            nb::gil_scoped_release release;
-            run(call.counts, call.memory, threads);
-        }
-        return nb::make_tuple(outputs, after);
+        Call call(*this, lengths, PySequence_Fast_ITEMS(inputs.ptr()), inputs.size(), states);
+        nb::object made = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(outputs().size())));
+        for (std::size_t k = 0; k < outputs().size(); ++k)
+            PyTuple_SET_ITEM(made.ptr(), static_cast<Py_ssize_t>(k), call.write(outputs()[k]).release().ptr());
+        return call.finish(made, states, threads);
+    }
+
+    // (y, states after) of a step of a program with one output.
+    nb::tuple step(nb::handle x, nb::handle given, int threads) const {
+        const nb::tuple states = tuple(given);
+        PyObject* const input = x.ptr();
+        Call call(*this, nb::none(), &input, 1, states);
+        return call.finish(call.write(outputs().front()), states, threads);
     }
 
   private:
@@ -154,8 +156,32 @@ class Program : public segue::Program {
         std::vector<void*> memory;
         std::vector<Held> held;
 
-        Call(const Program& program_, std::size_t arrays) : program(program_), memory(program_.slots().size()) {
-            held.reserve(arrays);
+        // Reads what is given.
+        Call(const Program& program_, nb::handle lengths, PyObject* const* inputs, std::size_t count,
+             const nb::tuple& states)
+            : program(program_), memory(program_.slots().size()) {
+            program.check_count("inputs", program.inputs().size(), count);
+            program.check_count("state", program.states().size(), states.size());
+            held.reserve(1 + count + program.outputs().size() + 2 * states.size());
+            if (!lengths.is_none()) read(kLengths, lengths);
+            for (std::size_t k = 0; k < count; ++k) read(program.inputs()[k], inputs[k]);
+            settle(lengths.is_none());
+            for (std::size_t k = 0; k < states.size(); ++k) read(program.states()[k].before, states[k]);
+        }
+
+        // Runs the program: (what was made for the outputs, states after).
+        nb::tuple finish(nb::handle made, const nb::tuple& states, int threads) {
+            nb::object after = program.new_row(static_cast<Py_ssize_t>(states.size()));
+            for (std::size_t k = 0; k < states.size(); ++k) {
+                const int slot = program.states()[k].after;
+                nb::object one = slot < 0 ? nb::borrow(states[k]) : write(slot);
+                PyTuple_SET_ITEM(after.ptr(), static_cast<Py_ssize_t>(k), one.release().ptr());
+            }
+            {
+                nb::gil_scoped_release release;
+                program.run(counts, memory, threads);
+            }
+            return nb::make_tuple(made, after);
         }
 
         int64_t& count(const Slot& slot) {
@@ -213,11 +239,16 @@ class Program : public segue::Program {
             PyObject* arguments[] = {shape.ptr(), program.types_[static_cast<int>(slot.type)].ptr()};
             nb::object array = nb::steal(PyObject_Vectorcall(program.empty_.ptr(), arguments, 2, nullptr));
             if (!array.is_valid()) throw nb::python_error();
-            held.emplace_back(array);
+            held.emplace_back(array, Held::kPlain);
             memory[place] = held.back().memory();
             return array;
         }
     };
+
+    nb::object new_row(Py_ssize_t size) const {
+        auto* const type = reinterpret_cast<PyTypeObject*>(row_.ptr());
+        return nb::steal(type == &PyTuple_Type ? PyTuple_New(size) : type->tp_alloc(type, size));
+    }
 
     void check_count(const char* what, std::size_t expected, std::size_t got) const {
         if (expected != got)
@@ -230,7 +261,7 @@ class Program : public segue::Program {
         throw nb::python_error();
     }
 
-    nb::object empty_, types_[3], error_;
+    nb::object empty_, types_[3], error_, row_ = nb::borrow(reinterpret_cast<PyObject*>(&PyTuple_Type));
 };
 
 int input(Program& self, const std::string& name, char type, char rows, const Axes& axes) {
@@ -318,5 +349,7 @@ void bind_program(nb::module_& m) {
              "gain_x"_a.none(), "gain_h"_a.none(), "zoneout_h"_a)
         .def("embed", &embed, "codes"_a, "column"_a, "table"_a)
         .def("observed", &observed, "x"_a, "times"_a, "gaps"_a, "unit"_a, "last_seen"_a)
+        .def("set_row", &Program::set_row, "row"_a)
+        .def("step", &Program::step, "x"_a, "states"_a, "threads"_a)
         .def("__call__", &Program::call, "lengths"_a.none(), "inputs"_a, "states"_a, "threads"_a);
 }

@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 namespace segue {
 
 using std::int64_t;
@@ -18,6 +22,25 @@ std::size_t in_lines(std::size_t bytes) {
 template <class T>
 Aligned<T> aligned(std::size_t bytes) {
     return Aligned<T>(static_cast<T*>(::operator new(std::max<std::size_t>(bytes, 1), std::align_val_t(64))));
+}
+
+// Memory for weights, `held` as long as they are. A matrix that fills a good part of the near cache lies in large pages:
+// of small ones, which stand at places drawn by chance, many would compete for the same part of that cache.
+float* memory_of_weights(std::size_t bytes, Aligned<float>& held) {
+    constexpr std::size_t page = std::size_t{1} << 21;
+    if (bytes < page / 2) {
+        held = aligned<float>(bytes);
+        return held.get();
+    }
+    const std::size_t all = (bytes + page - 1) / page * page;
+    held = aligned<float>(all + page);
+    void* at = held.get();
+    std::size_t space = all + page;
+    std::align(page, all, at, space);
+#ifdef MADV_HUGEPAGE
+    madvise(at, all, MADV_HUGEPAGE);
+#endif
+    return static_cast<float*>(at);
 }
 
 int letter(char rows) {
@@ -102,8 +125,9 @@ void Program::output(int slot) {
 // Weights ---------------------------------------------------------------------------------------------------------
 
 Weights Program::packed(const Matrix& matrix, int64_t gates) {
-    weights_.push_back(aligned<float>(packed_size(matrix.outputs, matrix.inputs, gates) * sizeof(float)));
-    float* memory = weights_.back().get();
+    weights_.emplace_back();
+    const std::size_t bytes = packed_size(matrix.outputs, matrix.inputs, gates) * sizeof(float);
+    float* memory = memory_of_weights(bytes, weights_.back());
     pack(matrix.outputs, matrix.inputs, matrix.w, matrix.inputs, 1, memory, 1, gates);
     return {matrix.inputs, matrix.outputs, memory, gates};
 }
@@ -238,9 +262,10 @@ void Program::run(const std::array<int64_t, 4>& counts, std::vector<void*>& memo
     std::size_t bytes = 0;
     for (std::size_t k = 0; k < slots_.size(); ++k)
         if (!memory[k]) bytes += in_lines(run.size(k) * bytes_of(slots_[k].type));
-    Workspace workspace = borrow(bytes);
+    alignas(64) std::byte few[1024];  // enough for a step of a few sequences, which would feel the lock of the others
+    Workspace workspace = bytes > sizeof few ? borrow(bytes) : Workspace{};
     const bool are_steps = !memory[kLengths];
-    std::byte* next = workspace.memory.get();
+    std::byte* next = bytes > sizeof few ? workspace.memory.get() : few;
     for (std::size_t k = 0; k < slots_.size(); ++k) {
         if (memory[k]) continue;
         memory[k] = next;
@@ -264,7 +289,7 @@ Program::Workspace Program::borrow(std::size_t size) const {
 }
 
 void Program::give_back(Workspace&& workspace) const {
-    if (workspace.size > kKept) return;
+    if (workspace.size == 0 || workspace.size > kKept) return;
     const std::lock_guard<std::mutex> guard(lock_);
     free_.push_back(std::move(workspace));
 }

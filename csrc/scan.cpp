@@ -6,9 +6,15 @@ std::vector<std::vector<Sequence>> share_out(const Sequences& over, int shares) 
     std::vector<Sequence> sequences(over.count);
     for (int64_t s = 0, first = 0; s < over.count; first += over.lengths[s++])
         sequences[s] = {s, first, over.lengths[s]};
-    std::stable_sort(sequences.begin(), sequences.end(),
-                     [](const Sequence& a, const Sequence& b) { return a.length > b.length; });
+    const auto longer = [](const Sequence& a, const Sequence& b) { return a.length > b.length; };
+    // A sort asks for memory, even where there is nothing to sort.
+    if (!std::is_sorted(sequences.begin(), sequences.end(), longer))
+        std::stable_sort(sequences.begin(), sequences.end(), longer);
     std::vector<std::vector<Sequence>> dealt(shares);
+    if (shares == 1) {
+        dealt.front() = std::move(sequences);
+        return dealt;
+    }
     std::vector<int64_t> steps(shares);
     for (const Sequence& sequence : sequences) {
         const auto least = std::min_element(steps.begin(), steps.end()) - steps.begin();

@@ -195,28 +195,15 @@ class StateGrad {
     Rows dh_, kept_, masked_;
 };
 
-// The pointers of one thread; see Now.
-class Pointers {
-   public:
-    int64_t *n, *before;
-    float **gates, **input, **to;
-    const float **start, **x, **h, **from;
+// The pointers of one thread; see Now. They are made without an allocation, which a single step would feel.
+struct Pointers {
+    int64_t n[kRows], before[kRows];
+    float *gates[kRows], *input[kRows], *to[kRows];
+    const float *start[kRows], *x[kRows], *h[kRows], *from[kRows];
 
-    explicit Pointers(int64_t rows) : numbers_(2 * rows), written_(3 * rows), read_(4 * rows) {
-        n = numbers_.data(), before = n + rows;
-        gates = written_.data(), input = gates + rows, to = input + rows;
-        start = read_.data(), x = start + rows, h = x + rows, from = h + rows;
-    }
-    Pointers(const Pointers&) = delete;
-
-    Now now(const Primitives& p, const Team& team, int64_t rows, const Sequence* sequence) const {
+    Now now(const Primitives& p, const Team& team, int64_t rows, const Sequence* sequence) {
         return {p, team, rows, team.part(rows), sequence, n, before, gates, input, start, x, h, to, from};
     }
-
-   private:
-    std::vector<int64_t> numbers_;
-    std::vector<float*> written_;
-    std::vector<const float*> read_;
 };
 
 // How the input part comes into the gates, for a law whose sums are made in one go (is_whole) or are not.
@@ -351,7 +338,7 @@ void each_group(const Primitives& p, const Call& call, const Sequences& over, co
         laws.push_back(std::make_unique<Law>(p, call, share, std::min<int64_t>(kRows, share.size())));
     const auto run = [&](int k, const Team& team) {
         const int64_t count = shares[k].size();
-        Pointers own(std::min(kRows, count));
+        Pointers own;
         for (int64_t s = 0; s < count; s += kRows)
             group(team, *laws[k], shares[k].data() + s, std::min(kRows, count - s), own);
     };

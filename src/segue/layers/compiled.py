@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from numpy import ndarray
 from numpy.typing import NDArray
 from torch import Tensor, get_num_threads, nn
 
@@ -68,8 +69,13 @@ class Compiled:
             raise SpecError("Compiled", expected, str(reason), fix) from None
         self.inputs, self.outputs = layer.inputs, layer.outputs
         self._first = [leaf.detach().numpy() for leaf in ops.leaves(layer.initial_state(1))]
-        self._run = program.run
+        self._run, self._native_step = program.run, program.step
         self._flat, self._nested = _flattening(self._shape), _nesting(self._shape)
+        self._step: Callable[..., tuple[Any, State]] = self._nested_step
+        if _is_row(self._shape):
+            # What the native call takes and gives is the state itself.
+            program.set_row(type(self._shape))
+            self._step = self._native_step
 
     def initial_state(self, batch: int) -> State:
         """The state of `batch` sequences before their first step, as NumPy arrays."""
@@ -88,10 +94,10 @@ class Compiled:
         Raises:
             ShapeError: x or the state are others.
         """
-        if type(x) is not np.ndarray and isinstance(x, Tensor):
+        if type(x) is not ndarray and isinstance(x, Tensor):
             return self._of_torch(None, x, state)
-        (y,), leaves = self._run(None, (x,), self._flat(state), get_num_threads())
-        return y, self._nested(leaves)
+        answer: tuple[Values, State] = self._step(x, state, get_num_threads())
+        return answer
 
     def unroll(self, x: Values, lengths: Sequence[int], state: State) -> tuple[Values, State]:
         """All steps of B sequences, one sequence after another.
@@ -111,6 +117,10 @@ class Compiled:
         if isinstance(x, Tensor):
             return self._of_torch(counts, x, state)
         (y,), leaves = self._run(counts, (x,), self._flat(state), get_num_threads())
+        return y, self._nested(leaves)
+
+    def _nested_step(self, x: Floats, state: State, threads: int) -> tuple[Floats, State]:
+        y, leaves = self._native_step(x, self._flat(state), threads)
         return y, self._nested(leaves)
 
     def _of_torch(

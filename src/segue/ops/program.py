@@ -37,7 +37,8 @@ class Program:
 
     def __init__(self) -> None:
         self.native: Any = load("segue._native").Program()
-        self.run = self.native.__call__
+        self.run, self.step = self.native.__call__, self.native.step
+        self.set_row = self.native.set_row
 
     # What the caller hands over
 
