@@ -107,6 +107,8 @@ class Held {
     Py_buffer view_{};
 };
 
+constexpr double kShortWork = 1e6;  // multiply-adds of some tens of microseconds
+
 // A program with what it takes of Python.
 class Program : public segue::Program {
   public:
@@ -177,7 +179,10 @@ class Program : public segue::Program {
                 nb::object one = slot < 0 ? nb::borrow(states[k]) : write(slot);
                 PyTuple_SET_ITEM(after.ptr(), static_cast<Py_ssize_t>(k), one.release().ptr());
             }
-            {
+            // Who lets the others run for a few microseconds may get the interpreter back after milliseconds.
+            if (program.work(counts[0]) < kShortWork) {
+                program.run(counts, memory, threads);
+            } else {
                 nb::gil_scoped_release release;
                 program.run(counts, memory, threads);
             }
@@ -350,6 +355,6 @@ void bind_program(nb::module_& m) {
         .def("embed", &embed, "codes"_a, "column"_a, "table"_a)
         .def("observed", &observed, "x"_a, "times"_a, "gaps"_a, "unit"_a, "last_seen"_a)
         .def("set_row", &Program::set_row, "row"_a)
-        .def("step", &Program::step, "x"_a, "states"_a, "threads"_a)
+        .def("step", &Program::step)  // names of arguments would cost a short step a hundredth of its time
         .def("__call__", &Program::call, "lengths"_a.none(), "inputs"_a, "states"_a, "threads"_a);
 }

@@ -13,6 +13,7 @@ using std::int64_t;
 
 namespace {
 
+constexpr std::size_t kLargePage = std::size_t{1} << 21;
 constexpr std::size_t kKept = std::size_t{1} << 22;  // a workspace of more bytes is not kept for the next call
 
 std::size_t in_lines(std::size_t bytes) {
@@ -22,25 +23,6 @@ std::size_t in_lines(std::size_t bytes) {
 template <class T>
 Aligned<T> aligned(std::size_t bytes) {
     return Aligned<T>(static_cast<T*>(::operator new(std::max<std::size_t>(bytes, 1), std::align_val_t(64))));
-}
-
-// Memory for weights, `held` as long as they are. A matrix that fills a good part of the near cache lies in large pages:
-// of small ones, which stand at places drawn by chance, many would compete for the same part of that cache.
-float* memory_of_weights(std::size_t bytes, Aligned<float>& held) {
-    constexpr std::size_t page = std::size_t{1} << 21;
-    if (bytes < page / 2) {
-        held = aligned<float>(bytes);
-        return held.get();
-    }
-    const std::size_t all = (bytes + page - 1) / page * page;
-    held = aligned<float>(all + page);
-    void* at = held.get();
-    std::size_t space = all + page;
-    std::align(page, all, at, space);
-#ifdef MADV_HUGEPAGE
-    madvise(at, all, MADV_HUGEPAGE);
-#endif
-    return static_cast<float*>(at);
 }
 
 int letter(char rows) {
@@ -124,19 +106,41 @@ void Program::output(int slot) {
 
 // Weights ---------------------------------------------------------------------------------------------------------
 
+// Weights that fill a good part of the near cache lie in large pages: of small ones, which stand at places drawn by
+// chance, many would compete for the same part of that cache. What comes after them lies there, too, while there is room.
+float* Program::memory_of_weights(std::size_t bytes) {
+    bytes = in_lines(bytes);
+    if (bytes > large_left_ && bytes < kLargePage / 2) {
+        weights_.push_back(aligned<std::byte>(bytes));
+        return reinterpret_cast<float*>(weights_.back().get());
+    }
+    if (bytes > large_left_) {
+        large_left_ = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+        std::size_t space = large_left_ + kLargePage;
+        weights_.push_back(aligned<std::byte>(space));
+        large_ = weights_.back().get();
+        std::align(kLargePage, large_left_, large_, space);
+#ifdef MADV_HUGEPAGE
+        madvise(large_, large_left_, MADV_HUGEPAGE);
+#endif
+    }
+    void* found = large_;
+    large_ = static_cast<std::byte*>(large_) + bytes, large_left_ -= bytes;
+    return static_cast<float*>(found);
+}
+
 Weights Program::packed(const Matrix& matrix, int64_t gates) {
-    weights_.emplace_back();
-    const std::size_t bytes = packed_size(matrix.outputs, matrix.inputs, gates) * sizeof(float);
-    float* memory = memory_of_weights(bytes, weights_.back());
+    products_ += matrix.outputs * matrix.inputs;
+    float* memory = memory_of_weights(packed_size(matrix.outputs, matrix.inputs, gates) * sizeof(float));
     pack(matrix.outputs, matrix.inputs, matrix.w, matrix.inputs, 1, memory, 1, gates);
     return {matrix.inputs, matrix.outputs, memory, gates};
 }
 
 const float* Program::kept(const float* values, int64_t size) {
     if (!values) return nullptr;
-    weights_.push_back(aligned<float>(size * sizeof(float)));
-    std::copy(values, values + size, weights_.back().get());
-    return weights_.back().get();
+    float* memory = memory_of_weights(size * sizeof(float));
+    std::copy(values, values + size, memory);
+    return memory;
 }
 
 // w_h is of so many `gates`.
@@ -147,8 +151,9 @@ Recurrent Program::recurrent(int x, int lengths, const RecurrentWeights& weights
     made.x = x, made.lengths = lengths;
     made.h = states_[h].before, made.h_last = changed(h), made.y = y;
     made.hidden = w_h.inputs, made.width = w_h.inputs;
+    made.w_h = packed(w_h, gates);  // the larger one first
     made.w_x = packed(weights.w_x, G / units), made.b = kept(weights.b, G);
-    made.w_h = packed(w_h, gates), made.gain_x = kept(weights.gain_x, G), made.gain_h = kept(weights.gain_h, G);
+    made.gain_x = kept(weights.gain_x, G), made.gain_h = kept(weights.gain_h, G);
     made.zoneout = weights.zoneout_h;
     return made;
 }

@@ -137,6 +137,9 @@ class Program {
     int tanh_of_sums(int per_series, int per_step);
     int rescale(const Segmented& past, int change, std::int64_t horizon);
 
+    // The multiply-adds of so many steps.
+    double work(std::int64_t steps) const { return static_cast<double>(steps) * static_cast<double>(products_); }
+
     // Runs all operations. The memory of inputs, outputs and states stands in `memory` [slots]; the rest, null, is
     // found here. Lengths that are null mean one step for every sequence.
     void run(const std::array<std::int64_t, 4>& counts, std::vector<void*>& memory, int threads) const;
@@ -154,6 +157,7 @@ class Program {
     Weights packed(const Matrix& matrix, std::int64_t gates);
     Recurrent recurrent(int x, int lengths, const RecurrentWeights& weights, const Matrix& w_h, std::int64_t gates,
                         int h, int y);
+    float* memory_of_weights(std::size_t bytes);
     const float* kept(const float* values, std::int64_t size);
     Workspace borrow(std::size_t size) const;
     void give_back(Workspace&& workspace) const;
@@ -162,7 +166,10 @@ class Program {
     std::vector<int> inputs_, outputs_;
     std::vector<StateSlots> states_;
     std::vector<std::function<void(const Run&)>> operations_;
-    std::vector<Aligned<float>> weights_;
+    std::vector<Aligned<std::byte>> weights_;
+    void* large_ = nullptr;  // where large pages have room
+    std::size_t large_left_ = 0;
+    std::int64_t products_ = 0;  // of one step
     mutable std::mutex lock_;
     mutable std::vector<Workspace> free_;
 };

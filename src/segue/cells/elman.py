@@ -88,7 +88,7 @@ class ElmanLaw(Law):
 
     def given(self, shared: ops.Shared, state: ElmanState, noise: Noise) -> ops.Given:
         """The activation besides."""
-        return ops.Elman(*shared, activation=str(self.activation))
+        return ops.Elman(*shared, activation=str(self.activation), half=self.half)
 
     def fused(self, x: Tensor, is_flagged: bool, state: ElmanState) -> tuple[Tensor, ...]:
         """torch's rnn_tanh or rnn_relu."""

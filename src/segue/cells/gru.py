@@ -85,7 +85,7 @@ class GRULaw(Law):
 
     def given(self, shared: ops.Shared, state: GRUState, noise: Noise) -> ops.Given:
         """b_hn besides."""
-        return ops.GRU(*shared, b_hn=self.b_hn)
+        return ops.GRU(*shared, b_hn=self.b_hn, half=self.half)
 
     def fused(self, x: Tensor, is_flagged: bool, state: GRUState) -> tuple[Tensor, ...]:
         """torch's gru."""

@@ -175,7 +175,7 @@ class Law(ABC):
             *(noise.mask, state.h, keep, rate, reverse),
         )
         definition = partial(self._meaning, type(state), noise)
-        given = self.given(shared, state, noise)._replace(half=self.half)
+        given = self.given(shared, state, noise)
         y, *last = ops.scan(given, definition)
         return y, type(state)(*last[: len(state)])
 

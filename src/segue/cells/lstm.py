@@ -94,7 +94,7 @@ class LSTMLaw(Law):
         """Projection, peepholes, the norm of c, and c with its zoneout besides."""
         keep, rate = noise.of(1)
         more = self.w_hr, self.w_c, self.gain_c, self.b_c
-        return ops.LSTM(*shared, *more, c=state.c, keep_c=keep, rate_c=rate)
+        return ops.LSTM(*shared, *more, c=state.c, keep_c=keep, rate_c=rate, half=self.half)
 
     def fused(self, x: Tensor, is_flagged: bool, state: LSTMState) -> tuple[Tensor, ...]:
         """torch's lstm."""
