@@ -107,7 +107,7 @@ void Program::output(int slot) {
 // Weights ---------------------------------------------------------------------------------------------------------
 
 // Weights that fill a good part of the near cache lie in large pages: of small ones, which stand at places drawn by
-// chance, many would compete for the same part of that cache. What comes after them lies there, too, while there is room.
+// chance, many would compete for the same part of that cache. What comes after them lies there, too, where it fits.
 float* Program::memory_of_weights(std::size_t bytes) {
     bytes = in_lines(bytes);
     if (bytes > large_left_ && bytes < kLargePage / 2) {

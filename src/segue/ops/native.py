@@ -61,7 +61,7 @@ def native_runs(tensors: Iterable[Tensor]) -> bool:
     """Whether a call on these tensors may run natively, with or without gradients."""
     taken = _CAST if torch.is_autocast_enabled("cpu") else _TAKEN
     for tensor in tensors:
-        if tensor.dtype not in taken or not tensor.is_cpu:
+        if tensor.dtype not in taken or tensor.device.type != "cpu":
             return False
     return _NATIVE is not None and not is_transformed()
 
