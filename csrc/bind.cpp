@@ -90,7 +90,8 @@ struct Scan {
         const Extent I{"I", call.extent(a.x, "x", 1)}, groups{"groups", law.groups};
         lengths = call.lengths(a.lengths, N.size);
         B.size = static_cast<int64_t>(lengths.size());
-        if (bool(a.gain_x) != bool(a.gain_h)) refuse(call.name, "gain_x and gain_h", "one of them", "pass both or neither");
+        if (bool(a.gain_x) != bool(a.gain_h))
+            refuse(call.name, "gain_x and gain_h", "one of them", "pass both or neither");
         over.over = {B.size, N.size, lengths.data(), a.reverse, call.at_least_one(a.threads)};
         over.hidden = law.hidden.size;
         over.width = law.width.size;

@@ -76,8 +76,8 @@ struct NormRowGrad {
 };
 
 // Rows of two matrices whose outer products are summed: d is at its place, x is packed [panels][rows][vectors][lanes],
-// the last vector filled; the last panel has as many vectors as it needs. In `strips` there may be room for the columns of
-// d that are asked for: they are packed, too, which pays where x has many columns.
+// the last vector filled; the last panel has as many vectors as it needs. In `strips` there may be room for the columns
+// of d that are asked for: they are packed, too, which pays where x has many columns.
 struct OuterBlock {
     std::int64_t rows, inputs;
     const float* d;
@@ -89,8 +89,8 @@ struct OuterBlock {
     bool is_first;  // then dw is written, else added to
 };
 
-// The same with tiles: d and x are at their places, and dw has rows and columns up to multiples of 16, the first of them
-// that of column `from`. In `scratch` there is room for both of them in tiles.
+// The same with tiles: d and x are at their places, and dw has rows and columns up to multiples of 16, the first of
+// them that of column `from`. In `scratch` there is room for both of them in tiles.
 struct HalfOuterBlock {
     std::int64_t rows, inputs;
     const float* d;

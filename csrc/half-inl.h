@@ -1,8 +1,8 @@
 // Products in half precision: the factors are rounded to bfloat16, the sums are float32. Part of kernels-inl.h.
 //
 // Where a processor multiplies tiles of bfloat16 (AMX), a product of 16 rows with 32 inputs of 16 outputs is one
-// instruction. Each row of a tile is summed by itself, so a row has the same bits alone and among others; but the
-// 32 inputs are summed in an order of the instruction's own, and what is below 2^-126 counts as 0. Elsewhere the rounded
+// instruction. Each row of a tile is summed by itself, so a row has the same bits alone and among others; but the 32
+// inputs are summed in an order of the instruction's own, and what is below 2^-126 counts as 0. Elsewhere the rounded
 // numbers are multiplied as any other.
 
 namespace {
@@ -20,8 +20,8 @@ class HalfRows {
         for (int64_t r = 0; r < rows; ++r) {
             std::uint16_t* to = at_ + r * width_;
             for (int64_t i = 0; i < width_; i += kLanes) {
-                const int64_t left = inputs - i;
-                const F value = Lanes::load(x[r] + (left > 0 ? i : 0), Lanes::first(left < 0 ? 0 : left < kLanes ? left : kLanes));
+                const int64_t left = inputs - i < 0 ? 0 : inputs - i;
+                const F value = Lanes::load(x[r] + i, Lanes::first(left < kLanes ? left : kLanes));
                 _mm256_store_si256(reinterpret_cast<__m256i*>(to + i), (__m256i)_mm512_cvtneps_pbh(value));
             }
         }

@@ -216,8 +216,9 @@ void normalize_back(int64_t size, const segue::NormRowGrad* rows, int count) {
 #include "laws-inl.h"
 #include "outer-inl.h"
 
-#define SEGUE_PRIMITIVES                                                                                          \
-    {kLanes,      Lanes::vectors, kHasTiles,       multiply_add,  multiply_add_half, round,         activate,           activate_back,             \
-     add,         multiply,       add_product,     add_outer,  add_outer_half, mix,           mix_back,           normalize,                 \
-     normalize_back, advance_elman, advance_lstm, advance_gru, lstm,              lstm_back,                 \
-     gru_after,   gru_after_back, gru_before,      gru_before_rest, gru_before_back,  gru_before_rest_back}
+#define SEGUE_PRIMITIVES                                                                                             \
+    {kLanes,         Lanes::vectors, kHasTiles,      multiply_add, multiply_add_half, round,           activate,      \
+     activate_back,  add,            multiply,       add_product,  add_outer,         add_outer_half,  mix,           \
+     mix_back,       normalize,      normalize_back, advance_elman, advance_lstm,     advance_gru,     lstm,          \
+     lstm_back,      gru_after,      gru_after_back, gru_before,   gru_before_rest,   gru_before_back,                \
+     gru_before_rest_back}

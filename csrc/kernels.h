@@ -7,8 +7,8 @@
 //
 // The law, to the bit: an output row depends on its own inputs only, never on the batch, its place in it, the
 // chunking of a sequence, the number of threads, or the target that runs. Hence every sum of a product is one chain of
-// fused multiply-adds in ascending order: what stood there (the bias), then the inputs, then the recurrent part. Only in
-// half precision the target "amx" sums in an order of its own.
+// fused multiply-adds in ascending order: what stood there (the bias), then the inputs, then the recurrent part. In half
+// precision, and there alone, the target "amx" sums in an order of its own.
 //
 // Outputs must not overlap inputs or each other, with two exceptions: h_last may be h0, and c_last may be c0
 // (the state is then advanced in place). Pointers said to be optional may be null.
@@ -193,8 +193,8 @@ struct ColumnSums {
 
 void column_sums(const ColumnSums& call);
 
-// The gradient of a weight: dw[g, j] = sum_n d[n, g] * x[n, j]. Rows are summed in blocks of one size whatever the number
-// of threads.
+// The gradient of a weight: dw[g, j] = sum_n d[n, g] * x[n, j]. Rows are summed in blocks of one size, whatever the
+// number of threads.
 struct Outer {
     std::int64_t rows, columns, inputs;  // N, G, J
     const float* d;
@@ -226,7 +226,7 @@ void scan_elman_back(const ElmanGrad& call);
 void scan_lstm_back(const LstmGrad& call);
 void scan_gru_back(const GruGrad& call);
 
-// The name of the target that runs: "amx" (AVX-512, with tiles of bfloat16 for half precision), "avx512", "avx2", "neon"
+// The name of the target that runs: "amx" (AVX-512, and tiles of bfloat16 in half precision), "avx512", "avx2", "neon"
 // or "plain". Throws std::invalid_argument where SEGUE_TARGET names none, or one that this machine cannot run.
 const char* compiled_for();
 

@@ -118,7 +118,8 @@ class Advance {
             const int64_t blocks = blocks_of(panel);
             const int vectors = Law::gates == 1 ? static_cast<int>(blocks) : V;
             some(panel, 1, blocks, [&](const float* const* in, const Weights& w, const Block& block) {
-                multiply_tiles(in == step_.x ? x : seen, step_.rows, w, panel, vectors, memory_, blocks * S * kLanes, block.at);
+                const HalfRows& rows = in == step_.x ? x : seen;
+                multiply_tiles(rows, step_.rows, w, panel, vectors, memory_, blocks * S * kLanes, block.at);
             });
         }
 #else

@@ -165,7 +165,8 @@ int Program::affine(int x, const Matrix& w, const float* b) {
     const Weights weights = packed(w, 1);
     const float* offset = kept(b, w.outputs);
     operations_.push_back([=](const Run& run) {
-        segue::affine({run.size(x) / weights.inputs, run.f32(x), weights.inputs, weights, offset, run.f32(y), run.threads});
+        const int64_t rows = run.size(x) / weights.inputs;
+        segue::affine({rows, run.f32(x), weights.inputs, weights, offset, run.f32(y), run.threads});
     });
     return y;
 }

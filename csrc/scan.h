@@ -208,10 +208,10 @@ struct Pointers {
 
 // How the input part comes into the gates, for a law whose sums are made in one go (is_whole) or are not.
 struct InputPart {
-    bool is_added;          // whole, and added at each step
-    int64_t steps = 0;      // else: how many steps, over all rows, are made at a time
-    std::unique_ptr<float[]> values;  // and where: in the gates if they are kept, with a norm in xhat if that is; or here
-    Rows gates;             // of a step, with a norm, where they are not kept
+    bool is_added;      // whole, and added at each step
+    int64_t steps = 0;  // else: how many steps, over all rows, are made at a time
+    std::unique_ptr<float[]> values;  // and where: in the gates if kept, with a norm in xhat if that is kept; or here
+    Rows gates;         // of a step, with a norm, where they are not kept
 
     // columns: of the gates as they are kept
     InputPart(const Primitives& p, const Recurrence& over, bool is_whole, int64_t columns,

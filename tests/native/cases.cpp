@@ -157,7 +157,8 @@ definition::Problem<double> widen(const Problem& q) {
     w.inputs = q.inputs, w.hidden = q.hidden, w.width = q.width, w.lengths = q.lengths;
     w.x = wide(q.x), w.w_x = wide(q.w_x), w.b = wide(q.b);
     w.w_h = wide(q.w_h), w.b_hn = wide(q.b_hn), w.h0 = wide(q.h0), w.c0 = wide(q.c0);
-    w.mask = wide(q.mask), w.gain_x = wide(q.gain_x), w.gain_h = wide(q.gain_h), w.peepholes = wide(q.peepholes), w.w_r = wide(q.w_r);
+    w.mask = wide(q.mask), w.gain_x = wide(q.gain_x), w.gain_h = wide(q.gain_h);
+    w.peepholes = wide(q.peepholes), w.w_r = wide(q.w_r);
     w.gain_c = wide(q.gain_c), w.bias_c = wide(q.bias_c);
     w.keep_h = q.keep_h, w.keep_c = q.keep_c, w.rate_h = q.rate_h, w.rate_c = q.rate_c;
     w.dy = wide(q.dy), w.dh_last = wide(q.dh_last), w.dc_last = wide(q.dc_last);

@@ -80,7 +80,8 @@ void add_recurrent_weights(const Wide& q, const WideResult& k, const WideGradien
 
 // Zeros of the shapes of every array that has a gradient.
 Wide zeros_like(Wide q) {
-    for (Values* a : {&q.x, &q.w_x, &q.b, &q.w_h, &q.b_hn, &q.gain_x, &q.gain_h, &q.peepholes, &q.w_r, &q.gain_c, &q.bias_c})
+    for (Values* a : {&q.x, &q.w_x, &q.b, &q.w_h, &q.b_hn, &q.gain_x, &q.gain_h, &q.peepholes, &q.w_r, &q.gain_c,
+                      &q.bias_c})
         a->assign(a->size(), 0);
     return q;
 }
