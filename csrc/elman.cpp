@@ -6,7 +6,7 @@ namespace {
 class ElmanScan {
    public:
     ElmanScan(const Primitives& p, const Elman& call, const std::vector<Sequence>& share, int64_t rows)
-        : input(p, call.over, is_whole(call), call.over.hidden, share),
+        : input(p, call.over, is_whole(call), call.over.hidden, share, rows),
           call_(call),
           product_(call.over, call.over.hidden, 1, rows) {}
 

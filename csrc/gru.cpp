@@ -6,7 +6,7 @@ namespace {
 class GruScan {
    public:
     GruScan(const Primitives& p, const Gru& call, const std::vector<Sequence>& share, int64_t rows)
-        : input(p, call.over, is_whole(call), 4 * call.over.hidden, share),
+        : input(p, call.over, is_whole(call), 4 * call.over.hidden, share, rows),
           call_(call),
           product_(call.over, 3 * call.over.hidden, 2, rows),
           rh_(rows, call.reset_after ? 0 : call.over.hidden) {}

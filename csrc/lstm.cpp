@@ -6,7 +6,7 @@ namespace {
 class LstmScan {
    public:
     LstmScan(const Primitives& p, const Lstm& call, const std::vector<Sequence>& share, int64_t rows)
-        : input(p, call.over, is_whole(call), 4 * call.over.hidden, share),
+        : input(p, call.over, is_whole(call), 4 * call.over.hidden, share, rows),
           call_(call),
           product_(call.over, 4 * call.over.hidden, 1, rows),
           c_new_(rows, zoned_in_place() ? call.over.hidden : 0),

@@ -1,11 +1,15 @@
 #include "scan.h"
 
+#include <functional>
+#include <queue>
+#include <utility>
+
 namespace segue::blocked {
 
 std::vector<std::vector<Sequence>> share_out(const Sequences& over, int shares) {
     std::vector<Sequence> sequences(over.count);
     for (int64_t s = 0, first = 0; s < over.count; first += over.lengths[s++])
-        sequences[s] = {s, first, over.lengths[s]};
+        sequences[s] = {s, first, over.lengths[s], -1, over.lengths[s]};
     const auto longer = [](const Sequence& a, const Sequence& b) { return a.length > b.length; };
     // A sort asks for memory, even where there is nothing to sort.
     if (!std::is_sorted(sequences.begin(), sequences.end(), longer))
@@ -22,6 +26,31 @@ std::vector<std::vector<Sequence>> share_out(const Sequences& over, int shares) 
         steps[least] += std::max<int64_t>(1, sequence.length);
     }
     return dealt;
+}
+
+int64_t chain(std::vector<Sequence>& share, int64_t most) {
+    const int64_t count = share.size(), longest = std::max<int64_t>(1, share.front().length);
+    int64_t all = 0;
+    for (const Sequence& sequence : share) all += sequence.length;
+    // So few rows that none has to be much longer than the longest sequence; or, of too many, even parts.
+    const int64_t full = std::max<int64_t>(1, (all + longest - 1) / longest), turns = (full + most - 1) / most;
+    const int64_t rows = std::min({count, most, (full + turns - 1) / turns});
+    if (rows == count) return rows;
+    using End = std::pair<int64_t, int64_t>;  // the steps of a row, and the row
+    std::priority_queue<End, std::vector<End>, std::greater<End>> ends;
+    std::vector<int64_t> last(rows);
+    for (int64_t row = 0; row < rows; ++row) ends.push({share[row].length, last[row] = row});
+    for (int64_t s = rows; s < count; ++s) {
+        const auto [steps, row] = ends.top();
+        ends.pop();
+        share[last[row]].next = s;
+        last[row] = s;
+        share[row].steps = steps + share[s].length;
+        ends.push({share[row].steps, row});
+    }
+    std::stable_sort(share.begin(), share.begin() + rows,
+                     [](const Sequence& a, const Sequence& b) { return a.steps > b.steps; });
+    return rows;
 }
 
 void before(const Primitives& p, const Before& call) {
@@ -48,14 +77,14 @@ void before(const Primitives& p, const Before& call) {
 bool together(const Sequences& over, const Weights& w_h, int threads, int64_t worth) {
     if (threads < 2) return false;
     const int64_t weights = w_h.inputs * w_h.outputs;
-    return weights > kNearWeights || (over.count < threads && weights > worth);
+    const int64_t longest = *std::max_element(over.lengths, over.lengths + over.count);
+    return weights > kNearWeights || (over.steps < longest * threads && weights > worth);
 }
 
 InputPart::InputPart(const Primitives& p, const Recurrence& over, bool is_whole, int64_t columns,
-                     const std::vector<Sequence>& share)
-    : gates(std::min<int64_t>(kRows, share.size()), over.norm_x.gain && !over.gates ? columns : 0) {
-    const int64_t rows = std::min<int64_t>(kRows, share.size());
-    const bool is_one_step = share.front().length <= 1;  // then the weights are read once either way
+                     const std::vector<Sequence>& share, int64_t rows)
+    : gates(rows, over.norm_x.gain && !over.gates ? columns : 0) {
+    const bool is_one_step = share.front().steps <= 1;  // then the weights are read once either way
     is_added = is_whole && (!over.w_x.half || p.has_tiles) && (rows >= kFewRows || is_one_step);
     if (is_added) return;
     int64_t all = 0;

@@ -2,7 +2,7 @@
 // the simplest:
 //
 //   Law(p, call, rows)             with scratch for up to `rows` rows
-//   void begin(sequence, mine)     before the first step of a group of sequences
+//   void begin(sequence, mine)     before the first step of sequences
 //   void step(now)                 one step of the rows that are still running
 //   void finish(sequence, mine)    after the last one
 //
@@ -12,9 +12,11 @@
 // many steps is made first.
 //
 // Rows of a batch are independent, so they are dealt out to threads once for the whole sequence: a thread takes its
-// rows through all of time and waits for nobody. Only where the weights do not fit the cache next to a core, or rows
-// are too few, a team of threads shares the same rows, and deals out the columns of each product and the rows of the
-// rest. A law is one object for its team: what `mine` does not cover belongs to another thread until the team waits.
+// rows through all of time and waits for nobody. Where a sequence ends, its row goes on with another one of the thread,
+// so resets and unequal lengths leave rows as few and as full as equal lengths do. Only where the weights do not fit
+// the cache next to a core, or rows are too few, a team of threads shares the same rows, and deals out the columns of
+// each product and the rows of the rest. A law is one object for its team: what `mine` does not cover belongs to
+// another thread until the team waits.
 #pragma once
 
 #include <algorithm>
@@ -33,15 +35,23 @@ constexpr int64_t kFewRows = 4;           // below, weights are used faster than
 constexpr int64_t kNearWeights = 450000;  // recurrent weights that fit the cache next to a core, measured
 constexpr int64_t kSharedThere = 40000;   // those that are worth a team on fewer rows than threads, measured
 constexpr int64_t kSharedBack = 110000;   // likewise on the way back, where a team waits twice a step
+constexpr int64_t kNearRows = 24;         // rows enough for such weights: what they read and write stays near, measured
 
 struct Sequence {
     int64_t index, first, length;  // its steps are rows [first, first + length) of x and y
+    int64_t next;                  // the one of its share that is taken after it, in its row; or -1
+    int64_t steps;                 // of the first one of a row: of all that this takes
 
     int64_t row(int64_t t, bool reverse) const { return first + (reverse ? length - 1 - t : t); }
 };
 
-// Longest first, so that the sequences still running at a step are the first ones; to the thread with least steps.
+// Longest first, to the thread with least steps.
 std::vector<std::vector<Sequence>> share_out(const Sequences& over, int shares);
+
+// Makes rows of a share, longest first: where a sequence ends, the row goes on with another one, so that tiles stay
+// full. The first sequences of the rows come first in the share, the row with most steps first, so that the rows still
+// running at a step are the first ones; those without steps come last in their row. Returns how many rows there are.
+int64_t chain(std::vector<Sequence>& share, int64_t most);
 
 // A block of rows of scratch, and the pointers to them; nothing where rows have no width, as those of an option that is
 // not taken: a single step is short enough to feel each allocation.
@@ -195,13 +205,15 @@ class StateGrad {
     Rows dh_, kept_, masked_;
 };
 
-// The pointers of one thread; see Now. They are made without an allocation, which a single step would feel.
+// Where one thread is in each row, and its pointers; see Now. They are made without an allocation, which a single step
+// would feel.
 struct Pointers {
-    int64_t n[kRows], before[kRows];
+    Sequence sequence[kRows];
+    int64_t done[kRows], n[kRows], before[kRows];  // done: steps of that sequence
     float *gates[kRows], *input[kRows], *to[kRows];
     const float *start[kRows], *x[kRows], *h[kRows], *from[kRows];
 
-    Now now(const Primitives& p, const Team& team, int64_t rows, const Sequence* sequence) {
+    Now now(const Primitives& p, const Team& team, int64_t rows) {
         return {p, team, rows, team.part(rows), sequence, n, before, gates, input, start, x, h, to, from};
     }
 };
@@ -215,17 +227,17 @@ struct InputPart {
 
     // columns: of the gates as they are kept
     InputPart(const Primitives& p, const Recurrence& over, bool is_whole, int64_t columns,
-              const std::vector<Sequence>& share);
+              const std::vector<Sequence>& share, int64_t rows);
 };
 
-// Writes the input part of steps [t0, t1), without a norm on top of the bias, to where at(k, t) says.
+// Writes the input part of steps [t0, t1) of the rows, without a norm on top of the bias, to where at(k, t, n) says.
 template <class At>
-void input_part(const Primitives& p, const Team& team, const Recurrence& over, int64_t columns,
-                const Sequence* sequence, int64_t rows, int64_t t0, int64_t t1, At at) {
+void input_part(const Primitives& p, const Team& team, const Recurrence& over, int64_t columns, const Sequence* share,
+                const Pointers& own, int64_t rows, int64_t t0, int64_t t1, At at) {
     const float* x[kRows];
     float* y[kRows];
     int64_t used = 0, all = 0;
-    for (int64_t k = 0; k < rows; ++k) all += std::max<int64_t>(0, std::min(t1, sequence[k].length) - t0);
+    for (int64_t k = 0; k < rows; ++k) all += std::min(t1, share[k].steps) - t0;
     const Range mine = team.part(all);
     const auto flush = [&] {
         multiply_add(p, used, x, over.w_x, 0, panels(p, over.w_x), y);
@@ -233,10 +245,13 @@ void input_part(const Primitives& p, const Team& team, const Recurrence& over, i
     };
     int64_t count = 0;
     for (int64_t k = 0; k < rows; ++k) {
-        for (int64_t t = t0; t < std::min(t1, sequence[k].length); ++t, ++count) {
+        const Sequence* sequence = own.sequence + k;
+        int64_t done = own.done[k];
+        for (int64_t t = t0; t < std::min(t1, share[k].steps); ++t, ++count, ++done) {
+            if (done == sequence->length) sequence = share + sequence->next, done = 0;
             if (count < mine.from || count >= mine.to) continue;
-            const int64_t n = sequence[k].row(t, over.over.reverse);
-            y[used] = at(k, t);
+            const int64_t n = sequence->row(done, over.over.reverse);
+            y[used] = at(k, t, n);
             if (over.norm_x.gain)
                 std::fill(y[used], y[used] + columns, 0.0f);
             else
@@ -248,75 +263,147 @@ void input_part(const Primitives& p, const Team& team, const Recurrence& over, i
     flush();
 }
 
-// At most kRows sequences, longest first, through all their steps.
+// The steps of the sequence after this one in its row; null where there are none.
+inline const Sequence* following(const Sequence* share, const Sequence& sequence) {
+    const Sequence* next = sequence.next < 0 ? nullptr : share + sequence.next;
+    return next && next->length ? next : nullptr;
+}
+
+// Takes the sequences of a share one after the other in their rows. Before each, begin(k, is_mine) is called, of all
+// rows; after each, finish(k), of those that are mine.
+template <class Begin, class Finish>
+class Turns {
+   public:
+    Turns(const Sequence* share, Pointers& own, Begin begin, Finish finish)
+        : share_(share), own_(own), begin_(begin), finish_(finish) {}
+
+    void first(int64_t rows, Range mine) const {
+        for (int64_t k = 0; k < rows; ++k) enter(k, share_[k], mine);
+    }
+    // Before a step: where a sequence is over, the next one. Whether there was any.
+    bool next(int64_t running, Range mine) const {
+        bool is_over = false;
+        for (int64_t k = 0; k < running; ++k) {
+            if (own_.done[k] != own_.sequence[k].length) continue;
+            leave(k, mine);
+            is_over = true;
+        }
+        return is_over;
+    }
+    // After all steps; sequences without steps are last.
+    void last(Range mine) const {
+        for (int64_t k = mine.from; k < mine.to; ++k) {
+            while (own_.sequence[k].next >= 0) leave(k, mine);
+            finish_(k);
+        }
+    }
+
+   private:
+    void enter(int64_t k, const Sequence& sequence, Range mine) const {
+        own_.sequence[k] = sequence, own_.done[k] = 0;
+        begin_(k, k >= mine.from && k < mine.to);
+    }
+    void leave(int64_t k, Range mine) const {
+        if (k >= mine.from && k < mine.to) finish_(k);
+        enter(k, share_[own_.sequence[k].next], mine);
+    }
+
+    const Sequence* share_;
+    Pointers& own_;
+    Begin begin_;
+    Finish finish_;
+};
+
+// All steps of the rows of a share.
 template <class Law>
-void scan_group(const Primitives& p, const Team& team, Law& law, const Recurrence& over, const Sequence* sequence,
+void scan_share(const Primitives& p, const Team& team, Law& law, const Recurrence& over, const Sequence* share,
                 int64_t rows, Pointers& own) {
     const InputPart& input = law.input;
-    const bool is_made = !input.is_added, has_norm = over.norm_x.gain;
-    const int64_t R = over.width, longest = sequence[0].length, columns = law.columns(), G = law.input_columns();
+    const bool is_made = !input.is_added, has_norm = over.norm_x.gain, reverse = over.over.reverse;
+    const int64_t R = over.width, longest = share[0].steps, columns = law.columns(), G = law.input_columns();
     const int64_t steps = is_made ? std::max<int64_t>(1, input.steps / rows) : longest;
-    const Range all = team.part(rows);
-    law.begin(sequence, all);
-    for (int64_t k = 0; k < rows; ++k) own.h[k] = over.h0 + sequence[k].index * R, own.n[k] = -1;
+    const auto begin = [&](int64_t k, bool is_mine) {
+        own.h[k] = over.h0 + own.sequence[k].index * R, own.n[k] = -1;
+        if (is_mine) law.begin(own.sequence, {k, k + 1});
+    };
+    const auto finish = [&](int64_t k) {
+        float* last = over.h_last + own.sequence[k].index * R;
+        if (own.h[k] != last) std::copy(own.h[k], own.h[k] + R, last);
+        law.finish(own.sequence, {k, k + 1});
+    };
+    const Turns turns(share, own, begin, finish);
+    turns.first(rows, team.part(rows));
     int64_t running = rows;
     for (int64_t t0 = 0; t0 < longest; t0 += steps) {
         const int64_t t1 = std::min(t0 + steps, longest);
-        const auto made = [&](int64_t k, int64_t t) -> float* {
-            const int64_t n = sequence[k].row(t, over.over.reverse);
+        const auto made = [&](int64_t k, int64_t t, int64_t n) -> float* {
             if (has_norm && over.norm_x.xhat) return over.norm_x.xhat + n * G;
             if (!has_norm && over.gates) return over.gates + n * columns;
             return input.values.get() + (k * (t1 - t0) + t - t0) * columns;
         };
-        while (sequence[running - 1].length <= t0) --running;
+        while (share[running - 1].steps <= t0) --running;
         team.wait();
-        if (is_made) input_part(p, team, over, G, sequence, running, t0, t1, made);
+        if (is_made) input_part(p, team, over, G, share, own, running, t0, t1, made);
         for (int64_t t = t0; t < t1; ++t) {
-            while (sequence[running - 1].length <= t) --running;
+            while (share[running - 1].steps <= t) --running;
+            team.wait();  // for all of the states before; as rows end, their neighbours move to other threads
+            if (turns.next(running, team.part(running))) team.wait();
             for (int64_t k = 0; k < running; ++k) {
-                const int64_t n = sequence[k].row(t, over.over.reverse);
+                const Sequence& sequence = own.sequence[k];
+                const int64_t n = sequence.row(own.done[k]++, reverse);
+                if (own.done[k] == sequence.length)
+                    if (const Sequence* next = following(share, sequence))
+                        prefetch(over.x + next->row(0, reverse) * over.w_x.inputs, over.w_x.inputs);
                 own.before[k] = own.n[k];
                 own.n[k] = n;
                 own.x[k] = input.is_added ? over.x + n * over.w_x.inputs : nullptr;
-                own.input[k] = is_made ? made(k, t) : nullptr;
+                own.input[k] = is_made ? made(k, t, n) : nullptr;
                 own.start[k] = is_made ? own.input[k] : over.b;
                 own.gates[k] = over.gates ? over.gates + n * columns : has_norm ? input.gates[k] : own.input[k];
             }
-            team.wait();  // for all of the states before; as sequences end, their neighbours move to other threads
-            law.step(own.now(p, team, running, sequence));
+            law.step(own.now(p, team, running));
             for (int64_t k = 0; k < running; ++k) own.h[k] = over.y + own.n[k] * R;
         }
     }
     team.wait();
-    for (int64_t k = all.from; k < all.to; ++k)
-        if (own.h[k] != over.h_last + sequence[k].index * R)
-            std::copy(own.h[k], own.h[k] + R, over.h_last + sequence[k].index * R);
-    law.finish(sequence, all);
+    turns.last(team.part(rows));
     team.wait();
 }
 
 template <class Law>
-void scan_group_back(const Primitives& p, const Team& team, Law& law, const RecurrenceGrad& over,
-                     const Sequence* sequence, int64_t rows, Pointers& own) {
+void scan_share_back(const Primitives& p, const Team& team, Law& law, const RecurrenceGrad& over,
+                     const Sequence* share, int64_t rows, Pointers& own) {
     const int64_t R = over.width;
     const bool reverse = over.over.reverse;
-    const Range all = team.part(rows);
-    law.begin(sequence, all);
-    int64_t running = 0;
-    for (int64_t t = sequence[0].length - 1; t >= 0; --t) {
-        while (running < rows && sequence[running].length > t) ++running;
-        for (int64_t k = 0; k < running; ++k) {
-            own.n[k] = sequence[k].row(t, reverse);
-            own.before[k] = t ? sequence[k].row(t - 1, reverse) : -1;
-            own.h[k] = t ? over.y + own.before[k] * R : over.h0 + sequence[k].index * R;
-        }
+    const auto begin = [&](int64_t k, bool is_mine) {
+        if (is_mine) law.begin(own.sequence, {k, k + 1});
+    };
+    const auto finish = [&](int64_t k) { law.finish(own.sequence, {k, k + 1}); };
+    const Turns turns(share, own, begin, finish);
+    turns.first(rows, team.part(rows));
+    int64_t running = rows;
+    for (int64_t step = 0; step < share[0].steps; ++step) {
+        while (share[running - 1].steps <= step) --running;
         const Range mine = team.part(running);
-        for (int64_t k = mine.from; t > 0 && k < mine.to; ++k) law.prefetch(own.before[k]);
         team.wait();
-        law.step(own.now(p, team, running, sequence));
+        turns.next(running, mine);
+        for (int64_t k = 0; k < running; ++k) {
+            const Sequence& sequence = own.sequence[k];
+            const int64_t t = sequence.length - ++own.done[k];
+            own.n[k] = sequence.row(t, reverse);
+            own.before[k] = t ? sequence.row(t - 1, reverse) : -1;
+            own.h[k] = t ? over.y + own.before[k] * R : over.h0 + sequence.index * R;
+        }
+        for (int64_t k = mine.from; k < mine.to; ++k) {
+            if (own.before[k] >= 0)
+                law.prefetch(own.before[k]);
+            else if (const Sequence* next = following(share, own.sequence[k]))
+                law.prefetch(next->row(next->length - 1, reverse));
+        }
+        law.step(own.now(p, team, running));
     }
     team.wait();
-    law.finish(sequence, all);
+    turns.last(team.part(rows));
     team.wait();
 }
 
@@ -324,23 +411,25 @@ void scan_group_back(const Primitives& p, const Team& team, Law& law, const Recu
 // In that case the weights must be `worth` it, since the team waits at every step.
 bool together(const Sequences& over, const Weights& w_h, int threads, int64_t worth);
 
-// Deals the sequences out and calls group(team, sequences, rows, law) until all are done.
-template <class Law, class Call, class Group>
-void each_group(const Primitives& p, const Call& call, const Sequences& over, const Weights& w_h, double work,
-                int64_t worth, Group group) {
+// Deals the sequences out and calls take(team, law, share, rows, own) for each share.
+template <class Law, class Call, class Take>
+void each_share(const Primitives& p, const Call& call, const Sequences& over, const Weights& w_h, double work,
+                int64_t worth, Take take) {
     if (over.count == 0) return;
     const int wanted = useful_threads(over.threads, over.threads, work);
     const bool shared = together(over, w_h, wanted, worth);
     const int threads = shared ? wanted : static_cast<int>(std::min<int64_t>(wanted, over.count));
-    const auto shares = share_out(over, shared ? 1 : threads);
+    auto shares = share_out(over, shared ? 1 : threads);
+    const int64_t most = w_h.inputs * w_h.outputs > kNearWeights ? kRows : kNearRows;
+    std::vector<int64_t> rows;
     std::vector<std::unique_ptr<Law>> laws;  // made before threads start, so that these cannot run out of memory
-    for (const auto& share : shares)
-        laws.push_back(std::make_unique<Law>(p, call, share, std::min<int64_t>(kRows, share.size())));
+    for (auto& share : shares) {
+        rows.push_back(chain(share, most));
+        laws.push_back(std::make_unique<Law>(p, call, share, rows.back()));
+    }
     const auto run = [&](int k, const Team& team) {
-        const int64_t count = shares[k].size();
         Pointers own;
-        for (int64_t s = 0; s < count; s += kRows)
-            group(team, *laws[k], shares[k].data() + s, std::min(kRows, count - s), own);
+        take(team, *laws[k], shares[k].data(), rows[k], own);
     };
     if (shared)
         run_team(threads, [&](const Team& team) { run(0, team); });
@@ -353,9 +442,9 @@ void scan(const Primitives& p, const Call& call) {
     const Recurrence& over = call.over;
     const double work = static_cast<double>(over.over.steps) * static_cast<double>(over.hidden) *
                         static_cast<double>(over.width + over.w_x.inputs);
-    each_group<Law>(p, call, over.over, over.w_h, work, kSharedThere,
-                    [&](const Team& team, Law& law, const Sequence* sequence, int64_t rows, Pointers& own) {
-                        scan_group(p, team, law, over, sequence, rows, own);
+    each_share<Law>(p, call, over.over, over.w_h, work, kSharedThere,
+                    [&](const Team& team, Law& law, const Sequence* share, int64_t rows, Pointers& own) {
+                        scan_share(p, team, law, over, share, rows, own);
                     });
 }
 
@@ -363,9 +452,9 @@ template <class Law, class Call>
 void scan_back(const Primitives& p, const Call& call) {
     const RecurrenceGrad& over = call.over;
     const double work = static_cast<double>(over.over.steps) * static_cast<double>(over.hidden * over.width);
-    each_group<Law>(p, call, over.over, over.w_h_t, work, kSharedBack,
-                    [&](const Team& team, Law& law, const Sequence* sequence, int64_t rows, Pointers& own) {
-                        scan_group_back(p, team, law, over, sequence, rows, own);
+    each_share<Law>(p, call, over.over, over.w_h_t, work, kSharedBack,
+                    [&](const Team& team, Law& law, const Sequence* share, int64_t rows, Pointers& own) {
+                        scan_share_back(p, team, law, over, share, rows, own);
                     });
 }
 
