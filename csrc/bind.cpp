@@ -1,5 +1,7 @@
 // The only file that knows Python. Every check is made here, so the kernels need none; the GIL is released around them.
 #include <nanobind/stl/optional.h>
+
+#include <cstring>
 #include <new>
 
 #include "bind_program.h"
@@ -59,6 +61,40 @@ void affine(const Input& x, const Input& w, const MaybeInput& b, const Output& y
                              call.at_least_one(threads)};
     nb::gil_scoped_release release;
     segue::affine(work);
+}
+
+using Indices = nb::ndarray<nb::numpy, int64_t, nb::ndim<1>>;
+
+Indices indices(std::vector<int64_t> values) {
+    auto* kept = new std::vector<int64_t>(std::move(values));
+    const nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<int64_t>*>(p); });
+    return Indices(kept->data(), {kept->size()}, owner);
+}
+
+// Cuts sequences into pieces: a flag at a step starts a new one there. Returns the lengths of the pieces, and of each
+// sequence the first and the last one.
+nb::tuple cut(const Input& lengths, const Input& flags) {
+    const Call call{"cut"};
+    call.layout<bool>(flags, "flags", 1);
+    const int64_t steps = flags.shape(0);
+    const auto* at = static_cast<const bool*>(flags.data());
+    std::vector<int64_t> pieces, first, last;
+    int64_t step = 0;
+    for (const int64_t length : call.lengths(lengths, steps)) {
+        first.push_back(pieces.size());
+        int64_t begin = step;
+        step += length;
+        const bool* const end = at + step;
+        for (const bool* from = at + begin; from < end; ++from) {
+            from = static_cast<const bool*>(std::memchr(from, 1, end - from));
+            if (!from) break;
+            pieces.push_back(from - at - begin);
+            begin = from - at;
+        }
+        pieces.push_back(step - begin);
+        last.push_back(pieces.size() - 1);
+    }
+    return nb::make_tuple(indices(std::move(pieces)), indices(std::move(first)), indices(std::move(last)));
 }
 
 // What every scan is given; see Recurrence in kernels.h. The Python side (ops/native.py) has the same fields.
@@ -367,6 +403,7 @@ NB_MODULE(_native, m) {
         "rstd_x"_a.none(), "gain_h"_a.none(), "xhat_h"_a.none(), "rstd_h"_a.none(), "keep_h"_a.none(), "rate_h"_a,
         "gates"_a, "dy"_a.none(), "dh_last"_a.none(), "d"_a, "du_x"_a.none(), "du_h"_a.none(), "dh0"_a, "reverse"_a,
         "threads"_a, "half"_a = false);
+    m.def("cut", &cut, "lengths"_a, "flags"_a);
     m.def("scan_elman", &scan_elman, "scan"_a, "activation"_a);
     m.def("scan_elman_back", &scan_elman_back, "back"_a, "activation"_a);
     m.def("scan_lstm", &scan_lstm, "scan"_a, "peepholes"_a.none(), "w_r"_a.none(), "gain_c"_a.none(),

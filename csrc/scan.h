@@ -35,6 +35,7 @@ constexpr int64_t kFewRows = 4;           // below, weights are used faster than
 constexpr int64_t kNearWeights = 450000;  // recurrent weights that fit the cache next to a core, measured
 constexpr int64_t kSharedThere = 40000;   // those that are worth a team on fewer rows than threads, measured
 constexpr int64_t kSharedBack = 110000;   // likewise on the way back, where a team waits twice a step
+constexpr int64_t kNearHalfRows = 32;     // in half precision, two tiles of rows
 constexpr int64_t kNearRows = 24;         // rows enough for such weights: what they read and write stays near, measured
 
 struct Sequence {
@@ -420,7 +421,8 @@ void each_share(const Primitives& p, const Call& call, const Sequences& over, co
     const bool shared = together(over, w_h, wanted, worth);
     const int threads = shared ? wanted : static_cast<int>(std::min<int64_t>(wanted, over.count));
     auto shares = share_out(over, shared ? 1 : threads);
-    const int64_t most = w_h.inputs * w_h.outputs > kNearWeights ? kRows : kNearRows;
+    const int64_t near = w_h.half ? kNearHalfRows : kNearRows;
+    const int64_t most = w_h.inputs * w_h.outputs > kNearWeights ? kRows : near;
     std::vector<int64_t> rows;
     std::vector<std::unique_ptr<Law>> laws;  // made before threads start, so that these cannot run out of memory
     for (auto& share : shares) {

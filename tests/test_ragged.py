@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
+from segue import ops
 from segue.errors import ShapeError
 from segue.ragged import Ragged
 
@@ -142,6 +143,21 @@ def test_split_at_without_flags_changes_nothing(x: Ragged) -> None:
     pieces, owner = x.split_at(torch.zeros(14, dtype=torch.bool))
     assert equal(pieces, x)
     assert owner.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.skipif(ops.native_name() is None, reason="the native module is not built")
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_native_cut_is_that_of_split_at(share: float) -> None:
+    for lengths in ([4, 0, 1, 0, 7], [0, 0], [5]):
+        x = Ragged(torch.zeros(sum(lengths), 1), torch.tensor(lengths))
+        flags = torch.rand(x.total, generator=torch.Generator().manual_seed(1)) < share
+        pieces, owner = x.split_at(flags)
+        found = ops.cut(x.lengths, flags)
+        assert found is not None
+        cut, first, last = found
+        assert torch.equal(cut, pieces.lengths)
+        for b in range(x.batch):
+            assert (owner == b).nonzero().flatten().tolist() == list(range(first[b], last[b] + 1))
 
 
 def test_with_values_keeps_the_steps(x: Ragged) -> None:

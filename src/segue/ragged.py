@@ -150,12 +150,8 @@ class Ragged:
         """Takes all steps of each row of ``x`` ``[B, T, ...]``, as a view where x is contiguous."""
         check("Ragged.rectangular", x, "B T ...")
         batch, steps = x.shape[:2]
-        lengths = torch.full((batch,), steps)
-        # The lengths fit, so they are not looked at: that costs as much as a short scan, and where
-        # calls are traced they cannot be.
-        even = object.__new__(cls)
-        even.__dict__.update(values=x.flatten(0, 1), lengths=lengths, is_rectangular=True)
-        even.__dict__["longest"] = steps if batch else 0
+        even = unchecked(x.flatten(0, 1), torch.full((batch,), steps))
+        even.__dict__.update(is_rectangular=True, longest=steps if batch else 0)
         return even
 
     @classmethod
@@ -310,6 +306,15 @@ class Ragged:
 
 
 _CACHED = ("offsets", "longest", "is_rectangular", "_rows", "_times", "by_time")
+
+
+def unchecked(values: Tensor, lengths: Tensor) -> Ragged:
+    """A Ragged of lengths that fit. They are not looked at: that costs as much as a short scan, and
+    where calls are traced they cannot be.
+    """
+    made = object.__new__(Ragged)
+    made.__dict__.update(values=values, lengths=lengths)
+    return made
 
 
 def as_lengths(lengths: Tensor | Sequence[int]) -> Tensor:

@@ -14,7 +14,7 @@ from segue.cells import Cell
 from segue.errors import CausalError, ShapeError, SpecError
 from segue.layers.segments import Checkpoint, scan_in_segments, segment_steps
 from segue.ops import State, map_state
-from segue.ragged import Ragged
+from segue.ragged import Ragged, unchecked
 from segue.shapes import check
 
 Scan: TypeAlias = Callable[[Ragged, State], tuple[Tensor, State]]
@@ -80,23 +80,23 @@ def unroll(
             raise SpecError("unroll.checkpoint", "a cell", got, "leave checkpoint out")
         values, final = layer.scan(steps, state, flags)
     else:
-        start = layer.initial_state(steps.batch) if state is None else state
-        values, final = _scan_cell(layer, steps, start, flags, checkpoint)
+        values, final = _scan_cell(layer, steps, state, flags, checkpoint)
     if isinstance(x, Ragged):
         return x.with_values(values), final
     return values.reshape(*x.shape[:2], *values.shape[1:]), final
 
 
 def _scan_cell(
-    cell: Cell, x: Ragged, state: State, flags: Tensor | None, checkpoint: Checkpoint | None
+    cell: Cell, x: Ragged, state: State | None, flags: Tensor | None, checkpoint: Checkpoint | None
 ) -> tuple[Tensor, State]:
-    def scan(x: Ragged, state: State, flags: Tensor | None) -> tuple[Tensor, State]:
+    def scan(x: Ragged, state: State | None, flags: Tensor | None) -> tuple[Tensor, State]:
         return scan_resetting(scan_of(cell), cell.initial_state, x, state, flags)
 
     if checkpoint is None:
         return scan(x, state, flags)
     steps = segment_steps(checkpoint, x.longest)
-    return scan_in_segments(cell, scan, x, state, flags, steps)
+    start = cell.initial_state(x.batch) if state is None else state
+    return scan_in_segments(cell, scan, x, start, flags, steps)
 
 
 def as_steps(x: Tensor, inputs: int) -> Ragged:
@@ -109,6 +109,8 @@ def as_flags(reset: Tensor | Ragged, x: Ragged) -> Tensor:
     """Reset flags, ``[B, T]`` or Ragged, as bool ``[N]`` for the steps of x."""
     if isinstance(reset, Tensor):
         check("reset", reset, "B T", {"B": x.batch, "T": x.longest}, dtype=torch.bool)
+        if x.is_rectangular:
+            return reset.reshape(-1)
         return Ragged.from_padded(reset, x.lengths).values
     check("reset", reset.values, "N", {"N": x.total}, dtype=torch.bool)
     if not torch.equal(reset.lengths, x.lengths):
@@ -128,29 +130,41 @@ def scan_resetting(
     scan: Scan,
     initial_state: Callable[[int], State],
     x: Ragged,
-    state: State,
+    state: State | None,
     flags: Tensor | None,
 ) -> tuple[Tensor, State]:
     """A scan with resets, by the law that a reset sequence equals two sequences.
 
-    The first piece of each sequence starts from its state, the later ones from the initial one; the
-    final state is that of the last piece. So a reset costs nothing, and keeps whatever path the
-    scan takes.
+    The first piece of each sequence starts from its state (None: the initial one), the later ones
+    from the initial one; the final state is that of the last piece. So a reset costs next to
+    nothing, and keeps whatever path the scan takes.
     """
-    if flags is None or not bool(flags.any()):
-        return scan(x, state)
+    if flags is not None:
+        pieces, first, last = _cut(x, flags)
+    if flags is None or pieces.batch == x.batch:
+        return scan(x, initial_state(x.batch) if state is None else state)
+    start = initial_state(pieces.batch)
+    if state is not None:
+        start = map_state(lambda given, fresh: _placed(fresh, first, given), state, start)
+    values, final = scan(pieces, start)
+    return values, map_state(lambda s: s.index_select(0, last.to(s.device)), final)
+
+
+def _cut(x: Ragged, flags: Tensor) -> tuple[Ragged, Tensor, Tensor]:
+    """The pieces between resets, and of each sequence the first and the last one, ``[B]``."""
+    found = ops.cut(x.lengths, flags)
+    if found is not None:
+        lengths, first, last = found
+        return unchecked(x.values, lengths), first, last
     pieces, owner = x.split_at(flags)
-    is_first = torch.ones_like(owner, dtype=torch.bool)
-    is_first[1:] = owner[1:] != owner[:-1]
-    is_last = is_first.roll(-1)
+    rows = torch.arange(x.batch)
+    last = torch.searchsorted(owner, rows, right=True) - 1
+    return pieces, torch.searchsorted(owner, rows), last
 
-    def start(given: Tensor, fresh: Tensor) -> Tensor:
-        mask = is_first.to(given.device).reshape(-1, *[1] * (given.dim() - 1))
-        return torch.where(mask, given[owner.to(given.device)], fresh)
 
-    fresh = initial_state(pieces.batch)
-    values, final = scan(pieces, map_state(start, state, fresh))
-    return values, map_state(lambda s: s[is_last.to(s.device)], final)
+def _placed(rows: Tensor, places: Tensor, others: Tensor) -> Tensor:
+    """The rows, with others at some places."""
+    return rows.to(others.dtype).index_copy(0, places.to(rows.device), others)
 
 
 def backward_flags(x: Ragged, flags: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from segue.ops.draws import draw
 from segue.ops.fused import fused_runs, in_buckets
 from segue.ops.loop import State, carried_dtype, leaves, loop, map_state
-from segue.ops.native import GRU, LSTM, Elman, Given, Shared, native_name, native_runs
+from segue.ops.native import GRU, LSTM, Elman, Given, Shared, cut, native_name, native_runs
 from segue.ops.recurrence import linear, scan
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Shared",
     "State",
     "carried_dtype",
+    "cut",
     "draw",
     "fused_runs",
     "in_buckets",

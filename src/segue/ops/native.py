@@ -100,6 +100,23 @@ def outer(d: Tensor, x: Tensor, to: Tensor | None = None, *, half: bool = False)
     return dw
 
 
+def cut(lengths: Tensor, flags: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """`segue.ragged.Ragged.split_at` in one call, since small ones cost as much as a short scan.
+
+    Args:
+        lengths: int64 ``[B]``.
+        flags: bool ``[N]``.
+
+    Returns:
+        the lengths of the pieces, and of each sequence the first and the last one, ``[B]``; None
+        where the native module was not built.
+    """
+    if _NATIVE is None:
+        return None
+    lengths, first, last = map(torch.from_numpy, _NATIVE.cut(lengths.numpy(), _memory(flags.cpu())))
+    return lengths, first, last
+
+
 class Shared(NamedTuple):
     """What every scan is given.
 
