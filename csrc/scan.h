@@ -422,7 +422,9 @@ void each_share(const Primitives& p, const Call& call, const Sequences& over, co
     const int threads = shared ? wanted : static_cast<int>(std::min<int64_t>(wanted, over.count));
     auto shares = share_out(over, shared ? 1 : threads);
     const int64_t near = w_h.half ? kNearHalfRows : kNearRows;
-    const int64_t most = w_h.inputs * w_h.outputs > kNearWeights ? kRows : near;
+    // Single steps leave nothing behind that would have to stay near.
+    const bool is_far = w_h.inputs * w_h.outputs > kNearWeights || shares.front().front().length <= 1;
+    const int64_t most = is_far ? kRows : near;
     std::vector<int64_t> rows;
     std::vector<std::unique_ptr<Law>> laws;  // made before threads start, so that these cannot run out of memory
     for (auto& share : shares) {

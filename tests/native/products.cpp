@@ -192,9 +192,11 @@ void check_products(Harness& harness) {
     harness.check("affine on rows enough to be shared out", [] { check_affine(2001, 67, 130, false); });
     harness.check("affine without inputs", [] { check_affine(5, 0, 17, false); });
     harness.check("affine without rows", [] { check_affine(0, 5, 17, false); });
-    for (int64_t columns : {1, 5, 17, 130, 257})
-        for (int64_t inputs : {1, 3, 17, 33, 64, 67, 130, 257})
-            for (int64_t rows : {0, 1, 63, 129, 1001}) {
+    using Counts = std::vector<int64_t>;
+    const bool quick = harness.quick();
+    for (int64_t columns : quick ? Counts{1, 17, 130} : Counts{1, 5, 17, 130, 257})
+        for (int64_t inputs : quick ? Counts{1, 33, 64, 130} : Counts{1, 3, 17, 33, 64, 67, 130, 257})
+            for (int64_t rows : quick ? Counts{0, 1, 129, 300} : Counts{0, 1, 63, 129, 300, 1001}) {
                 const std::string size = std::to_string(columns) + " by " + std::to_string(inputs);
                 for (bool half : {false, true})
                     harness.check("outer products " + size + " rows " + std::to_string(rows),
