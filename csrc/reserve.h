@@ -1,5 +1,5 @@
 // Large arrays that a training makes and drops at every call. The system hands out memory a page at a time and cleared,
-// which costs as much as a tenth of the time they are used for; so what is given back is kept for the next call.
+// which takes a good part of the time they are used for; so what is given back is kept for the next call.
 #pragma once
 
 #include <cstddef>
