@@ -254,6 +254,17 @@ def test_rows_and_transposes_of_a_weight_are_kept_side_by_side() -> None:
     assert np.array_equal(turned, native.packed(weight.t().contiguous()))
 
 
+def test_memory_of_a_large_array_is_used_again_when_nobody_holds_it() -> None:
+    size = 5 << 20
+    first, other = native.fresh(size), native.fresh(size)
+    address, part = first.data_ptr(), first[7:]
+    assert other.data_ptr() != address
+    del first
+    assert native.fresh(size).data_ptr() != address
+    del part
+    assert native.fresh(size).data_ptr() == address
+
+
 # Refusals
 
 
