@@ -109,7 +109,7 @@ def _recurrent(given: Given, kept: Kept, y: Tensor, back: Back) -> Tensor:
 def _of_input(d: Tensor, weight: Tensor, half: bool) -> Tensor:
     """d W, the gradient of what W is multiplied with."""
     if half and native.has_tiles():
-        return native.affine_back(d, weight, half=True)
+        return native.half_affine_back(d, weight)
     return torch.mm(d, weight)
 
 

@@ -82,11 +82,13 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, half: bool = False
     return y
 
 
-def affine_back(dy: Tensor, weight: Tensor, *, half: bool = False) -> Tensor:
-    """The gradient of `affine`'s x, dy W: dy ``[N, O]``, which may be a part of longer rows."""
+def half_affine_back(dy: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of `affine`'s x in half, dy W: dy ``[N, O]``, which may be a part of longer
+    rows.
+    """
     dx = fresh(dy.shape[0], weight.shape[1])
-    w = packed(weight, transpose=True, half=half)
-    _NATIVE.affine(_strided(dy), w, None, _memory(dx), torch.get_num_threads(), half)
+    w = packed(weight, transpose=True, half=True)
+    _NATIVE.affine(_strided(dy), w, None, _memory(dx), torch.get_num_threads(), True)
     return dx
 
 
