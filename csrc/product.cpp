@@ -59,22 +59,19 @@ void pack(const Primitives& p, int64_t outputs, int64_t inputs, const float* w, 
     const int64_t units = outputs / gates, wide = panel_of(p, gates), of_each = wide / gates;
     const int64_t count = panels(p, outputs, gates);
     const int useful = useful_threads(threads, count, static_cast<double>(outputs * inputs));
-    run_shares(useful, [&](int share) {
-        for (int64_t panel = count * share / useful; panel < count * (share + 1) / useful; ++panel) {
-            const int64_t first = panel * of_each, filled = std::min(of_each, units - first);
-            if (half && p.has_tiles) {
-                float* tiles = packed + panel * wide * tiled(inputs) / 2;
-                pack_tiles(p, inputs, gates, units, first, w, row, column, tiles);
-                continue;
-            }
-            float* to = packed + panel * wide * inputs;
-            for (int64_t i = 0; i < inputs; ++i) {
-                for (int64_t gate = 0; gate < gates; ++gate, to += of_each) {
-                    const float* from = w + (gate * units + first) * row + i * column;
-                    for (int64_t unit = 0; unit < filled; ++unit) to[unit] = from[unit * row];
-                    std::fill(to + filled, to + of_each, 0.0f);
-                    if (half) p.round(filled, to, to);
-                }
+    run_shares(useful, count, [&](int64_t panel) {
+        const int64_t first = panel * of_each, filled = std::min(of_each, units - first);
+        if (half && p.has_tiles) {
+            float* tiles = packed + panel * wide * tiled(inputs) / 2;
+            return pack_tiles(p, inputs, gates, units, first, w, row, column, tiles);
+        }
+        float* to = packed + panel * wide * inputs;
+        for (int64_t i = 0; i < inputs; ++i) {
+            for (int64_t gate = 0; gate < gates; ++gate, to += of_each) {
+                const float* from = w + (gate * units + first) * row + i * column;
+                for (int64_t unit = 0; unit < filled; ++unit) to[unit] = from[unit * row];
+                std::fill(to + filled, to + of_each, 0.0f);
+                if (half) p.round(filled, to, to);
             }
         }
     });
@@ -102,22 +99,19 @@ void affine(const Primitives& p, const Affine& call) {
     const double work = static_cast<double>(call.rows) * static_cast<double>(I * O);
     const int64_t blocks = (call.rows + kRows - 1) / kRows;
     const int threads = useful_threads(call.threads, blocks, work);
-    run_shares(threads, [&](int k) {
+    run_shares(threads, blocks, [&](int64_t block) {
         const float* x[kRows];
         float* y[kRows];
-        const int64_t end = std::min(blocks * (k + 1) / threads * kRows, call.rows);
-        for (int64_t n = blocks * k / threads * kRows; n < end; n += kRows) {
-            const int64_t rows = std::min(kRows, call.rows - n);
-            for (int64_t r = 0; r < rows; ++r) {
-                x[r] = call.x + (n + r) * call.x_row;
-                y[r] = call.y + (n + r) * O;
-                if (call.b)
-                    std::copy(call.b, call.b + O, y[r]);
-                else
-                    std::fill(y[r], y[r] + O, 0.0f);
-            }
-            multiply_add(p, rows, x, call.w, 0, all, y);
+        const int64_t n = block * kRows, rows = std::min(kRows, call.rows - n);
+        for (int64_t r = 0; r < rows; ++r) {
+            x[r] = call.x + (n + r) * call.x_row;
+            y[r] = call.y + (n + r) * O;
+            if (call.b)
+                std::copy(call.b, call.b + O, y[r]);
+            else
+                std::fill(y[r], y[r] + O, 0.0f);
         }
+        multiply_add(p, rows, x, call.w, 0, all, y);
     });
 }
 
@@ -148,9 +142,10 @@ void outer(const Primitives& p, const Outer& call) {
     if (!call.rows) std::fill_n(call.dw, call.columns * J, 0.0f);
     const double work = static_cast<double>(call.rows) * static_cast<double>(call.columns * J);
     const int threads = useful_threads(call.threads, parts, work);
-    run_shares(threads, [&](int share) {
-        const int64_t from = parts * share / threads * kColumns;
-        const int64_t to = std::min(parts * (share + 1) / threads * kColumns, call.columns);
+    const int64_t shares = threads;
+    run_shares(threads, shares, [&](int64_t share) {
+        const int64_t from = parts * share / shares * kColumns;
+        const int64_t to = std::min(parts * (share + 1) / shares * kColumns, call.columns);
         if (call.half && p.has_tiles && call.rows) return outer_tiles(p, call, from, to);
         const int64_t most = std::min(kBlock, call.rows);
         const std::unique_ptr<float[]> memory(new float[(panels * wide + to - from + kColumns) * most + kLine]);
@@ -179,16 +174,14 @@ void column_sums(const Primitives& p, const ColumnSums& call) {
     const int used = call.of[1].x ? 3 : call.of[0].x ? 2 : 1;
     float* const to[] = {call.sums, call.of[0].products, call.of[1].products};
     std::vector<float> parts(blocks * used * G);
-    run_shares(useful, [&](int k) {
-        for (int64_t block = blocks * k / useful; block < blocks * (k + 1) / useful; ++block) {
-            float* part = parts.data() + block * used * G;
-            for (int64_t n = block * kBlock; n < std::min(call.rows, (block + 1) * kBlock); ++n) {
-                const float* d = call.d + n * call.row;
-                p.add(G, part, d, part);
-                for (int which = 1; which < used; ++which) {
-                    const auto& of = call.of[which - 1];
-                    p.add_product(G, d, of.x + n * of.row, part + which * G);
-                }
+    run_shares(useful, blocks, [&](int64_t block) {
+        float* part = parts.data() + block * used * G;
+        for (int64_t n = block * kBlock; n < std::min(call.rows, (block + 1) * kBlock); ++n) {
+            const float* d = call.d + n * call.row;
+            p.add(G, part, d, part);
+            for (int which = 1; which < used; ++which) {
+                const auto& of = call.of[which - 1];
+                p.add_product(G, d, of.x + n * of.row, part + which * G);
             }
         }
     });

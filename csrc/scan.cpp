@@ -6,7 +6,7 @@
 
 namespace segue::blocked {
 
-std::vector<std::vector<Sequence>> share_out(const Sequences& over, int shares) {
+std::vector<std::vector<Sequence>> share_out(const Sequences& over, int64_t shares) {
     std::vector<Sequence> sequences(over.count);
     for (int64_t s = 0, first = 0; s < over.count; first += over.lengths[s++])
         sequences[s] = {s, first, over.lengths[s], -1, over.lengths[s]};
@@ -57,19 +57,18 @@ void before(const Primitives& p, const Before& call) {
     const int64_t R = call.width;
     const double work = static_cast<double>(call.over.steps * R) * 16;  // moving a value costs so many products
     const int threads = useful_threads(call.over.threads, call.over.count, work);
-    const auto shares = share_out(call.over, threads);
-    run_shares(threads, [&](int share) {
-        for (const Sequence& sequence : shares[share]) {
-            const float* state = call.first + sequence.index * R;
-            const float* mask = row_of(call.mask, sequence.index, R);
-            for (int64_t t = 0; t < sequence.length; ++t) {
-                const int64_t n = sequence.row(t, call.over.reverse);
-                if (mask)
-                    p.multiply(R, mask, state, call.before + n * R);
-                else
-                    std::copy(state, state + R, call.before + n * R);
-                state = call.y + n * R;
-            }
+    const auto sequences = share_out(call.over, 1).front();
+    run_shares(threads, call.over.count, [&](int64_t k) {
+        const Sequence& sequence = sequences[k];
+        const float* state = call.first + sequence.index * R;
+        const float* mask = row_of(call.mask, sequence.index, R);
+        for (int64_t t = 0; t < sequence.length; ++t) {
+            const int64_t n = sequence.row(t, call.over.reverse);
+            if (mask)
+                p.multiply(R, mask, state, call.before + n * R);
+            else
+                std::copy(state, state + R, call.before + n * R);
+            state = call.y + n * R;
         }
     });
 }
@@ -79,6 +78,16 @@ bool together(const Sequences& over, const Weights& w_h, int threads, int64_t wo
     const int64_t weights = w_h.inputs * w_h.outputs;
     const int64_t longest = *std::max_element(over.lengths, over.lengths + over.count);
     return weights > kNearWeights || (over.steps < longest * threads && weights > worth);
+}
+
+int64_t shares_of(const Sequences& over, const Weights& w_h, int threads) {
+    if (threads == 1) return 1;
+    const int64_t longest = std::max<int64_t>(1, *std::max_element(over.lengths, over.lengths + over.count));
+    const int64_t rows = std::min(over.count, (over.steps + longest - 1) / longest);
+    const bool is_small = w_h.inputs * w_h.outputs <= kSmallWeights && !w_h.half && longest > 1;
+    const int64_t shares = rows / (is_small ? kShareRows : 3 * kShareRows);
+    // Two each are the least with which a faster one can take more.
+    return shares < 2 * threads ? std::min<int64_t>(threads, over.count) : std::min<int64_t>(shares, 8 * threads);
 }
 
 InputPart::InputPart(const Primitives& p, const Recurrence& over, bool is_whole, int64_t columns,

@@ -37,6 +37,8 @@ constexpr int64_t kSharedThere = 40000;   // those that are worth a team on fewe
 constexpr int64_t kSharedBack = 110000;   // likewise on the way back, where a team waits twice a step
 constexpr int64_t kNearHalfRows = 32;     // in half precision, two tiles of rows
 constexpr int64_t kNearRows = 24;         // rows enough for such weights: what they read and write stays near, measured
+constexpr int64_t kSmallWeights = 70000;  // recurrent weights of which the nearest cache holds a good part, and
+constexpr int64_t kShareRows = 8;         // the rows that are enough to use these, measured; of others three times as many
 
 struct Sequence {
     int64_t index, first, length;  // its steps are rows [first, first + length) of x and y
@@ -46,8 +48,8 @@ struct Sequence {
     int64_t row(int64_t t, bool reverse) const { return first + (reverse ? length - 1 - t : t); }
 };
 
-// Longest first, to the thread with least steps.
-std::vector<std::vector<Sequence>> share_out(const Sequences& over, int shares);
+// Longest first, to the share with least steps.
+std::vector<std::vector<Sequence>> share_out(const Sequences& over, int64_t shares);
 
 // Makes rows of a share, longest first: where a sequence ends, the row goes on with another one, so that tiles stay
 // full. The first sequences of the rows come first in the share, the row with most steps first, so that the rows still
@@ -412,6 +414,9 @@ void scan_share_back(const Primitives& p, const Team& team, Law& law, const Recu
 // In that case the weights must be `worth` it, since the team waits at every step.
 bool together(const Sequences& over, const Weights& w_h, int threads, int64_t worth);
 
+// In how many shares threads that wait for nobody take their rows.
+int64_t shares_of(const Sequences& over, const Weights& w_h, int threads);
+
 // Deals the sequences out and calls take(team, law, share, rows, own) for each share.
 template <class Law, class Call, class Take>
 void each_share(const Primitives& p, const Call& call, const Sequences& over, const Weights& w_h, double work,
@@ -419,8 +424,7 @@ void each_share(const Primitives& p, const Call& call, const Sequences& over, co
     if (over.count == 0) return;
     const int wanted = useful_threads(over.threads, over.threads, work);
     const bool shared = together(over, w_h, wanted, worth);
-    const int threads = shared ? wanted : static_cast<int>(std::min<int64_t>(wanted, over.count));
-    auto shares = share_out(over, shared ? 1 : threads);
+    auto shares = share_out(over, shared ? 1 : shares_of(over, w_h, wanted));
     const int64_t near = w_h.half ? kNearHalfRows : kNearRows;
     // Single steps leave nothing behind that would have to stay near.
     const bool is_far = w_h.inputs * w_h.outputs > kNearWeights || shares.front().front().length <= 1;
@@ -431,14 +435,14 @@ void each_share(const Primitives& p, const Call& call, const Sequences& over, co
         rows.push_back(chain(share, most));
         laws.push_back(std::make_unique<Law>(p, call, share, rows.back()));
     }
-    const auto run = [&](int k, const Team& team) {
+    const auto run = [&](int64_t k, const Team& team) {
         Pointers own;
         take(team, *laws[k], shares[k].data(), rows[k], own);
     };
     if (shared)
-        run_team(threads, [&](const Team& team) { run(0, team); });
+        run_team(wanted, [&](const Team& team) { run(0, team); });
     else
-        run_shares(threads, [&](int k) { run(k, Team{}); });
+        run_shares(wanted, shares.size(), [&](int64_t k) { run(k, Team{}); });
 }
 
 template <class Law, class Call>

@@ -35,8 +35,10 @@ struct Team {
     Range part(std::int64_t count) const { return {count * rank / size, count * (rank + 1) / size}; }
 };
 
-// Runs share(0) ... share(count - 1), each once, on up to `count` threads.
-void run_shares(int count, const std::function<void(int)>& share);
+// Runs share(0) ... share(count - 1), each once, on up to `threads` threads. A thread begins with its own part of them,
+// always the same one, which its cache may still know; then it takes of what others have left: cores differ in speed,
+// by their kind or by what else they have to do.
+void run_shares(int threads, std::int64_t count, const std::function<void(std::int64_t)>& share);
 
 // Runs work(team) on each of up to `count` threads at once; the team says how many came.
 void run_team(int count, const std::function<void(const Team&)>& work);
