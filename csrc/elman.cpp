@@ -24,7 +24,8 @@ class ElmanScan {
         if (is_whole(call_)) {
             ElmanRow rows[kRows];
             for (int64_t k = 0; k < now.rows; ++k) rows[k] = {over.gates ? now.gates[k] : nullptr, y(now, k)};
-            now.p.advance_elman(now.step(over.w_x, over.w_h, seen), rows, call_.activation);
+            now.step(over.w_x, over.w_h, seen,
+                     [&](const Step& step) { now.p.advance_elman(step, rows, call_.activation); });
             if (is_zoned(over.zone_h)) now.team.wait();
         } else {
             product_.multiply(now, seen, over.w_h, 0, 0);

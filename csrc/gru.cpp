@@ -24,7 +24,8 @@ class GruScan {
         if (is_whole(call_)) {
             GruRow rows[kRows];
             for (int64_t k = 0; k < now.rows; ++k) rows[k] = row(now, k, over.gates ? now.gates[k] : nullptr);
-            now.p.advance_gru(now.step(over.w_x, over.w_h, seen), rows, call_.b_hn);
+            now.step(over.w_x, over.w_h, seen,
+                     [&](const Step& step) { now.p.advance_gru(step, rows, call_.b_hn); });
             if (is_zoned(over.zone_h)) now.team.wait();
         } else {
             call_.reset_after ? reset_after(now, seen) : reset_before(now, seen);
@@ -91,8 +92,8 @@ class GruBack {
         if (!call_.reset_after) reset_before_back(now);
         state_.norm(now, 0, 0, 0, 2 * H);
         now.team.wait();
-        state_.add(now, call_.over.w_h_t, 0, 0);
-        if (call_.reset_after) state_.add(now, call_.w_n_t, 2 * H, 3 * H);
+        call_.reset_after ? state_.add(now, call_.over.w_h_t, 0, 0, call_.w_n_t, 2 * H, 3 * H)
+                          : state_.add(now, call_.over.w_h_t, 0, 0);
         state_.end(now);
     }
 

@@ -39,7 +39,7 @@ class LstmScan {
         if (is_whole(call_)) {
             LstmRow rows[kRows];
             for (int64_t k = 0; k < now.rows; ++k) rows[k] = row(now, k, over.gates ? now.gates[k] : nullptr);
-            now.p.advance_lstm(now.step(over.w_x, over.w_h, seen), rows);
+            now.step(over.w_x, over.w_h, seen, [&](const Step& step) { now.p.advance_lstm(step, rows); });
             if (call_.w_r.packed || is_zoned(over.zone_h) || is_zoned(call_.zone_c)) now.team.wait();
         } else {
             product_.multiply(now, seen, over.w_h, 0, 0);

@@ -193,6 +193,20 @@ void StateGrad::add(const Now& now, const Weights& w_t, int64_t at, int64_t d_at
     now.multiply_add(now.from, w_t, over_.mask ? masked_.data() : kept_.data());
 }
 
+void StateGrad::add(const Now& now, const Weights& w_t, int64_t at, int64_t d_at, const Weights& w2_t, int64_t at2,
+                    int64_t d_at2) const {
+    const float* other[kRows];
+    for (int64_t k = 0; k < now.rows; ++k) {
+        now.from[k] = product(now, k, at, d_at);
+        other[k] = product(now, k, at2, d_at2);
+    }
+    float* const* to = over_.mask ? masked_.data() : kept_.data();
+    now.share_panels(w_t, [&](int64_t from, int64_t end) {
+        multiply_add(now.p, now.rows, now.from, w_t, from, end, to);
+        multiply_add(now.p, now.rows, other, w2_t, from, end, to);
+    });
+}
+
 void StateGrad::end(const Now& now) const {
     if (!over_.mask) return;
     now.team.wait();

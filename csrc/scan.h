@@ -98,21 +98,31 @@ struct Now {
     float** to;             // [rows], scratch for pointers of this thread
     const float** from;     // [rows], likewise
 
-    // y[k] += W x[k], for all rows and the columns that are mine
+    // Calls part(from, to) for panels of weights of this width until none are left.
+    template <class Part>
+    void share_panels(const Weights& w, Part part) const {
+        const int64_t all = panels(p, w);
+        const Range mine = team.part(all);
+        // Rows are rounded anew in each part, and few rows are done sooner than a part is asked for.
+        if (w.half || team.size == 1 || rows < kFewRows) return part(mine.from, mine.to);
+        team.share(all, [&](int64_t panel) { part(panel, panel + 1); });
+    }
+    // y[k] += W x[k], for all rows and some columns
     void multiply_add(const float* const* x, const Weights& w, float* const* y) const {
-        const Range mine = team.part(panels(p, w));
-        blocked::multiply_add(p, rows, x, w, mine.from, mine.to, y);
+        share_panels(w, [&](int64_t from, int64_t to) { blocked::multiply_add(p, rows, x, w, from, to, y); });
     }
     // The same, of rows base + n[k] * width, into rows of `y`.
     void multiply_add(const float* base, int64_t width, const Weights& w, float* const* y) const {
         for (int64_t k = 0; k < rows; ++k) from[k] = base + n[k] * width;
         multiply_add(from, w, y);
     }
-    // What is mine of the step of a law without a norm.
-    Step step(const Weights& w_x, const Weights& w_h, const float* const* seen) const {
-        const Range mine = team.part(panels(p, w_h));
+    // Calls advance(step) for parts of the step of a law without a norm.
+    template <class Advance>
+    void step(const Weights& w_x, const Weights& w_h, const float* const* seen, Advance advance) const {
         float* scratch = w_h.half ? half_scratch(rows, w_h.inputs, w_x.inputs) : nullptr;
-        return {rows, start, x, seen, w_x, w_h, mine.from, mine.to, scratch};
+        share_panels(w_h, [&](int64_t from, int64_t to) {
+            advance(Step{rows, start, x, seen, w_x, w_h, from, to, scratch});
+        });
     }
 };
 
@@ -181,6 +191,9 @@ class StateGrad {
     void norm(const Now& now, int group, int64_t at, int64_t d_at, int64_t size) const;
     // What the product has seen gets W^T of it.
     void add(const Now& now, const Weights& w_t, int64_t at, int64_t d_at) const;
+    // And W2^T of another group; both have the same columns, which must stay with one thread.
+    void add(const Now& now, const Weights& w_t, int64_t at, int64_t d_at, const Weights& w2_t, int64_t at2,
+             int64_t d_at2) const;
     void end(const Now& now) const;
 
     void prefetch(int64_t n) const {

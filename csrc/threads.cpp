@@ -61,7 +61,7 @@ void run_own(int count, const std::function<void(int, int)>& work) {
 
 // Calls work(rank, size) once on each of up to `count` threads.
 void run(int count, const std::function<void(int, int)>& work) {
-    if (count <= 1) return work(0, 1);
+    if (count == 1) return work(0, 1);
     const Pool* shared = pool();
     if (!shared) return run_own(count, work);
     const auto enter = [](void* data) {
@@ -70,11 +70,6 @@ void run(int count, const std::function<void(int, int)>& work) {
     };
     shared->parallel(enter, const_cast<std::function<void(int, int)>*>(&work), static_cast<unsigned>(count), 0);
 }
-
-// How many of the shares that were meant for a thread are taken.
-struct alignas(64) Shares {
-    std::atomic<std::int64_t> taken{0};
-};
 
 }  // namespace
 
@@ -96,21 +91,19 @@ void Barrier::wait() {
 
 void run_shares(int threads, std::int64_t count, const std::function<void(std::int64_t)>& share) {
     threads = static_cast<int>(std::min<std::int64_t>(threads, count));
-    std::vector<Shares> parts(threads);
-    run(threads, [&](int rank, int size) {
-        for (int k = 0; k < size; ++k) {
-            const int from = (rank + k) % size;
-            const std::int64_t first = count * from / size, end = count * (from + 1) / size;
-            for (std::int64_t at; (at = first + parts[from].taken.fetch_add(1, std::memory_order_relaxed)) < end;)
-                share(at);
-        }
-    });
+    if (threads <= 1) {
+        for (std::int64_t k = 0; k < count; ++k) share(k);
+        return;
+    }
+    std::vector<Taken> taken(threads);
+    run(threads, [&](int rank, int size) { share_pieces(count, rank, size, taken.data(), 1, share); });
 }
 
 void run_team(int count, const std::function<void(const Team&)>& work) {
     std::vector<std::unique_ptr<Barrier>> barriers;  // one for each size that the team may turn out to have
     for (int size = 1; size <= count; ++size) barriers.push_back(std::make_unique<Barrier>(size));
-    run(count, [&](int rank, int size) { work({rank, size, barriers[size - 1].get()}); });
+    std::vector<Taken> taken(count);
+    run(count, [&](int rank, int size) { work({rank, size, barriers[size - 1].get(), taken.data()}); });
 }
 
 int useful_threads(int wanted, std::int64_t items, double work) {
