@@ -157,6 +157,8 @@ struct BackArguments {
     MaybeInput dy, dh_last;
     Output d;
     MaybeOutput du_x, du_h;
+    Output d_sum;
+    MaybeOutput dgain_x, dgain_h;
     Output dh0;
     bool reverse;
     int threads;
@@ -180,8 +182,9 @@ struct Back {
         over.h0 = call.get(a.h0, "h0", {B, law.width});
         over.y = call.get(a.y, "y", {N, law.width});
         over.mask = call.get(a.mask, "mask", {B, law.width});
-        if (a.gain_h && !(a.gain_x && a.xhat_x && a.rstd_x && a.du_x && a.xhat_h && a.rstd_h && a.du_h))
-            refuse(call.name, "gain, xhat, rstd and du of both norms", "fewer", "pass them");
+        if (a.gain_h && !(a.gain_x && a.xhat_x && a.rstd_x && a.du_x && a.dgain_x && a.xhat_h && a.rstd_h && a.du_h &&
+                          a.dgain_h))
+            refuse(call.name, "gain, xhat, rstd, du and dgain of both norms", "fewer", "pass them");
         // The scan wrote them, the way back only reads them.
         over.norm_x = {call.get(a.gain_x, "gain_x", {law.gates}),
                        const_cast<float*>(call.get(a.xhat_x, "xhat_x", {N, law.gates})),
@@ -196,6 +199,9 @@ struct Back {
         over.d = call.get(a.d, "d", {N, law.kept});
         over.du_x = call.get(a.du_x, "du_x", {N, law.gates});
         over.du_h = call.get(a.du_h, "du_h", {N, law.gates});
+        over.d_sum = call.get(a.d_sum, "d_sum", {B, law.kept});
+        over.dgain_x = call.get(a.dgain_x, "dgain_x", {B, law.gates});
+        over.dgain_h = call.get(a.dgain_h, "dgain_h", {B, law.gates});
         over.dh0 = call.get(a.dh0, "dh0", {B, law.width});
     }
 };
@@ -398,11 +404,11 @@ NB_MODULE(_native, m) {
     nb::class_<BackArguments>(m, "Back").def(
         nb::init<Input, Input, Input, Input, MaybeInput, MaybeInput, MaybeInput, MaybeInput, MaybeInput, MaybeInput,
                  MaybeInput, MaybeInput, double, Input, MaybeInput, MaybeInput, Output, MaybeOutput, MaybeOutput,
-                 Output, bool, int, bool>(),
+                 Output, MaybeOutput, MaybeOutput, Output, bool, int, bool>(),
         "lengths"_a, "w_h_t"_a, "h0"_a, "y"_a, "mask"_a.none(), "gain_x"_a.none(), "xhat_x"_a.none(),
         "rstd_x"_a.none(), "gain_h"_a.none(), "xhat_h"_a.none(), "rstd_h"_a.none(), "keep_h"_a.none(), "rate_h"_a,
-        "gates"_a, "dy"_a.none(), "dh_last"_a.none(), "d"_a, "du_x"_a.none(), "du_h"_a.none(), "dh0"_a, "reverse"_a,
-        "threads"_a, "half"_a = false);
+        "gates"_a, "dy"_a.none(), "dh_last"_a.none(), "d"_a, "du_x"_a.none(), "du_h"_a.none(), "d_sum"_a,
+        "dgain_x"_a.none(), "dgain_h"_a.none(), "dh0"_a, "reverse"_a, "threads"_a, "half"_a = false);
     m.def("cut", &cut, "lengths"_a, "flags"_a);
     m.def("scan_elman", &scan_elman, "scan"_a, "activation"_a);
     m.def("scan_elman_back", &scan_elman_back, "back"_a, "activation"_a);

@@ -69,10 +69,10 @@ struct NormRow {
     float* gates;
 };
 
-// du, which may be d, from the gradient d of gain * xhat.
+// du, which may be d or xhat, from the gradient d of gain * xhat; and that of gain, added up where it is asked for.
 struct NormRowGrad {
     const float *xhat, *rstd, *gain, *d;
-    float* du;
+    float *du, *dgain;
 };
 
 // Rows of two matrices whose outer products are summed: d is at its place, x is packed [panels][rows][vectors][lanes],

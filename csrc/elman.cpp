@@ -64,6 +64,7 @@ class ElmanBack {
         for (int64_t k = now.mine.from; k < now.mine.to; ++k)
             now.p.activate_back(call_.activation, H, state_.gates(now, k), state_.dh()[k], state_.d(now, k));
         state_.norm(now, 0, 0, 0, H);
+        state_.sum(now);
         now.team.wait();
         state_.add(now, call_.over.w_h_t, 0, 0);
         state_.end(now);

@@ -91,6 +91,7 @@ class GruBack {
         state_.norm(now, 1, 2 * H, 3 * H, H);
         if (!call_.reset_after) reset_before_back(now);
         state_.norm(now, 0, 0, 0, 2 * H);
+        state_.sum(now);
         now.team.wait();
         call_.reset_after ? state_.add(now, call_.over.w_h_t, 0, 0, call_.w_n_t, 2 * H, 3 * H)
                           : state_.add(now, call_.over.w_h_t, 0, 0);

@@ -188,9 +188,12 @@ void normalize_rows_back(int64_t size, const segue::NormRowGrad* rows) {
     Sum sum[R], along[R];
     each_vector(size, [&](int64_t at, Lanes::Mask m) {
         SEGUE_UNROLL for (int r = 0; r < R; ++r) {
-            const F dxhat = Lanes::load(rows[r].gain + at, m) * Lanes::load(rows[r].d + at, m);
+            const F d = Lanes::load(rows[r].d + at, m), xhat = Lanes::load(rows[r].xhat + at, m);
+            const F dxhat = Lanes::load(rows[r].gain + at, m) * d;
             sum[r].at(at) = sum[r].at(at) + dxhat;
-            along[r].at(at) = Lanes::fma(dxhat, Lanes::load(rows[r].xhat + at, m), along[r].at(at));
+            along[r].at(at) = Lanes::fma(dxhat, xhat, along[r].at(at));
+            if (float* dgain = rows[r].dgain)
+                Lanes::store(dgain + at, Lanes::fma(d, xhat, Lanes::load(dgain + at, m)), m);
         }
     });
     F mean[R], slope[R], rstd[R];

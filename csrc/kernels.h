@@ -92,8 +92,9 @@ struct Recurrence {
 };
 
 // The way back through a scan. d [N, columns of gates] is the gradient of the gates before their activation; of a GRU
-// dr, dz, dn, and du (that of W_hn h + b_hn; where the reset comes before, du = dn). d may be gates.
-// Weight gradients are products of d with the inputs and states, left to the caller.
+// dr, dz, dn, and du (that of W_hn h + b_hn; where the reset comes before, du = dn). d may be gates, and du_x and du_h
+// the xhat of their norms. Weight gradients are products of d with the inputs and states, left to the caller; those of
+// biases and gains are sums over the steps, given for each sequence.
 struct RecurrenceGrad {
     Sequences over;
     std::int64_t hidden, width;
@@ -108,6 +109,8 @@ struct RecurrenceGrad {
     const float* dh_last;  // [B, R], optional: zeros
     float* d;              // [N, columns of gates]
     float *du_x, *du_h;    // [N, G], with norms: the gradients of the products themselves; else null
+    float* d_sum;          // [B, columns of gates], of d
+    float *dgain_x, *dgain_h;  // [B, G], with norms; else null
     float* dh0;            // [B, R]
 };
 

@@ -273,7 +273,7 @@ void lstm_back(const LstmRowGrad& row) {
     const float *p = row.peepholes, *through = row.dnorm_c;
     lstm_output_back(row);
     if (row.gain_c) {
-        const segue::NormRowGrad norm{row.chat, row.rstd_c, row.gain_c, row.dnorm_c, row.spare};
+        const segue::NormRowGrad norm{row.chat, row.rstd_c, row.gain_c, row.dnorm_c, row.spare, nullptr};
         normalize_back(H, &norm, 1);
         through = row.spare;
     }

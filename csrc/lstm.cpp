@@ -139,6 +139,7 @@ class LstmBack {
         if (call_.w_r_t.packed) project_back(now);
         for (int64_t k = now.mine.from; k < now.mine.to; ++k) law(now, k);
         state_.norm(now, 0, 0, 0, 4 * call_.over.hidden);
+        state_.sum(now);
         now.team.wait();
         state_.add(now, call_.over.w_h_t, 0, 0);
         state_.end(now);

@@ -149,16 +149,31 @@ StateGrad::StateGrad(const RecurrenceGrad& over, int64_t d_columns, int64_t colu
       groups_(groups),
       dh_(rows, over.width),
       kept_(rows, over.width),
-      masked_(rows, over.mask ? over.width : 0) {}
+      masked_(rows, over.mask ? over.width : 0),
+      part_(rows, sums()),
+      sum_(rows, sums()) {}
 
 void StateGrad::begin(const Sequence* sequence, Range mine) const {
-    for (int64_t k = mine.from; k < mine.to; ++k) kept_.set(k, row_of(over_.dh_last, sequence[k].index, over_.width));
+    for (int64_t k = mine.from; k < mine.to; ++k) {
+        kept_.set(k, row_of(over_.dh_last, sequence[k].index, over_.width));
+        part_.clear(k);
+        sum_.clear(k);
+    }
 }
 
 void StateGrad::finish(const Sequence* sequence, Range mine) const {
     const int64_t R = over_.width;
-    for (int64_t k = mine.from; k < mine.to; ++k)
-        std::copy(kept_[k], kept_[k] + R, over_.dh0 + sequence[k].index * R);
+    for (int64_t k = mine.from; k < mine.to; ++k) {
+        const int64_t index = sequence[k].index;
+        std::copy(kept_[k], kept_[k] + R, over_.dh0 + index * R);
+        for (int64_t j = 0; j < sums(); ++j) sum_[k][j] += part_[k][j];
+        const float* from = sum_[k];
+        std::copy(from, from + d_columns_, over_.d_sum + index * d_columns_);
+        if (!over_.norm_h.gain) continue;
+        from += d_columns_;
+        std::copy(from, from + columns_, over_.dgain_x + index * columns_);
+        std::copy(from + columns_, from + 2 * columns_, over_.dgain_h + index * columns_);
+    }
 }
 
 void StateGrad::start(const Now& now) const {
@@ -181,10 +196,21 @@ void StateGrad::norm(const Now& now, int group, int64_t at, int64_t d_at, int64_
     if (!of_h.gain) return;
     for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
         const int64_t row = now.n[k] * columns_ + at, one = now.n[k] * groups_ + group;
+        float *dgain_x = part_[k] + d_columns_ + at, *dgain_h = dgain_x + columns_;
         const NormRowGrad both[] = {
-            {of_x.xhat + row, of_x.rstd + one, of_x.gain + at, d(now, k) + at, over_.du_x + row},
-            {of_h.xhat + row, of_h.rstd + one, of_h.gain + at, d(now, k) + d_at, over_.du_h + row}};
+            {of_x.xhat + row, of_x.rstd + one, of_x.gain + at, d(now, k) + at, over_.du_x + row, dgain_x},
+            {of_h.xhat + row, of_h.rstd + one, of_h.gain + at, d(now, k) + d_at, over_.du_h + row, dgain_h}};
         now.p.normalize_back(size, both, 2);
+    }
+}
+
+void StateGrad::sum(const Now& now) const {
+    constexpr int64_t kBlock = 128;  // sums of sums, so that rounding does not grow with the steps
+    for (int64_t k = now.mine.from; k < now.mine.to; ++k) {
+        now.p.add(d_columns_, part_[k], d(now, k), part_[k]);
+        if (now.done[k] % kBlock) continue;
+        now.p.add(sums(), sum_[k], part_[k], sum_[k]);
+        part_.clear(k);
     }
 }
 

@@ -88,6 +88,7 @@ struct Now {
     int64_t rows;
     Range mine;
     const Sequence* sequence;
+    const int64_t* done;    // [rows], on the way back: which step of its sequence this is, counted from 1
     const int64_t* n;       // [rows], which row of x and y the step is
     const int64_t* before;  // [rows], that of the step before; -1 at the first
     float** gates;          // on the way there: [rows][columns], where they are made; null in a whole step, unless kept
@@ -189,6 +190,8 @@ class StateGrad {
     // The gradients of both products for my rows, through their norms: of a group of `size` columns, from that of the
     // gates, which is at d + at for the input part and at d + d_at for the recurrent one.
     void norm(const Now& now, int group, int64_t at, int64_t d_at, int64_t size) const;
+    // Adds up d of my rows, after all norms.
+    void sum(const Now& now) const;
     // What the product has seen gets W^T of it.
     void add(const Now& now, const Weights& w_t, int64_t at, int64_t d_at) const;
     // And W2^T of another group; both have the same columns, which must stay with one thread.
@@ -216,9 +219,12 @@ class StateGrad {
     }
 
    private:
+    int64_t sums() const { return d_columns_ + (over_.norm_h.gain ? 2 * columns_ : 0); }
+
     const RecurrenceGrad& over_;
     int64_t d_columns_, columns_, groups_;
     Rows dh_, kept_, masked_;
+    Rows part_, sum_;  // d, dgain_x, dgain_h: of some steps, and of those before
 };
 
 // Where one thread is in each row, and its pointers; see Now. They are made without an allocation, which a single step
@@ -230,7 +236,7 @@ struct Pointers {
     const float *start[kRows], *x[kRows], *h[kRows], *from[kRows];
 
     Now now(const Primitives& p, const Team& team, int64_t rows) {
-        return {p, team, rows, team.part(rows), sequence, n, before, gates, input, start, x, h, to, from};
+        return {p, team, rows, team.part(rows), sequence, done, n, before, gates, input, start, x, h, to, from};
     }
 };
 

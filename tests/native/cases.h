@@ -141,6 +141,9 @@ void each_array(const Problem& q, definition::Gradients<Real>& g, F f) {
     f("d", g.d, q.kept_columns(), true);
     f("du_x", g.du_x, q.columns(), true);
     f("du_h", g.du_h, q.columns(), true);
+    f("d_sum", g.d_sum, q.kept_columns(), false);
+    f("dgain_x", g.dgain_x, q.columns(), false);
+    f("dgain_h", g.dgain_h, q.columns(), false);
     f("dh0", g.dh0, R, false);
     f("dc0", g.dc0, H, false);
     f("dm_out", g.dm_out, R, true);

@@ -63,7 +63,7 @@ struct Result {
 // What the way back gives.
 template <class Real>
 struct Gradients {
-    Array<Real> d, du_x, du_h, dh0, dc0, dm_out, dnorm_c;
+    Array<Real> d, du_x, du_h, d_sum, dgain_x, dgain_h, dh0, dc0, dm_out, dnorm_c;
 };
 
 // One step of one sequence: its row in [N, ...], and the row of the step before it in time, or -1 at the start.
@@ -460,12 +460,29 @@ Array<Real> gru_back(const Problem<Real>& q, const Result<Real>& k, Gradients<Re
     return dseen;
 }
 
+// The gradients of biases and gains, step by step.
+template <class Real>
+void sum_up(const Problem<Real>& q, const Result<Real>& k, Gradients<Real>& g, const Step& t) {
+    const int64_t D = q.kept_columns(), G = q.columns();
+    for (int64_t j = 0; j < D; ++j) g.d_sum[t.sequence * D + j] += g.d[t.row * D + j];
+    for (int64_t j = 0; j < G && !q.gain_h.empty(); ++j) {
+        const bool is_last = q.law == Law::gru && j >= 2 * q.hidden;  // du stands apart
+        const Real d = g.d[t.row * D + j], d_h = is_last ? g.d[t.row * D + j + q.hidden] : d;
+        g.dgain_x[t.sequence * G + j] += d * k.xhat_x[t.row * G + j];
+        g.dgain_h[t.sequence * G + j] += d_h * k.xhat_h[t.row * G + j];
+    }
+}
+
 template <class Real>
 Gradients<Real> backward(const Problem<Real>& q, const Result<Real>& k) {
     const int64_t N = q.steps(), H = q.hidden, R = q.width;
     Gradients<Real> g;
     g.d.resize(N * q.kept_columns());
-    if (!q.gain_h.empty()) g.du_x.resize(N * q.columns()), g.du_h.resize(N * q.columns());
+    g.d_sum.resize(q.count() * q.kept_columns());
+    if (!q.gain_h.empty()) {
+        g.du_x.resize(N * q.columns()), g.du_h.resize(N * q.columns());
+        g.dgain_x.resize(q.count() * q.columns()), g.dgain_h.resize(q.count() * q.columns());
+    }
     if (!q.w_r.empty()) g.dm_out.resize(N * R);
     if (!q.gain_c.empty()) g.dnorm_c.resize(N * H);
     g.dh0 = q.dh_last.empty() ? Array<Real>(q.count() * R, 0) : q.dh_last;
@@ -488,6 +505,7 @@ Gradients<Real> backward(const Problem<Real>& q, const Result<Real>& k) {
             put(g.dc0, t->sequence, dc);
         }
         input_part_back(q, k, g, t->row);
+        sum_up(q, k, g, *t);
         dseen = masked(q, t->sequence, dseen);
         for (int64_t j = 0; j < R; ++j) dh[j] += dseen[j];
         put(g.dh0, t->sequence, dh);

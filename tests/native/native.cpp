@@ -107,17 +107,23 @@ segue::RecurrenceGrad recurrence_back(const Problem& q, const Result& k, const R
     over.h0 = memory.input(q.h0, "h0");
     over.y = memory.input(k.y, "y");
     over.mask = memory.optional(q.mask, "mask");
-    over.norm_x = {memory.optional(q.gain_x, "gain_x"), left(memory, k.xhat_x, "xhat_x"),
+    const bool has_norm = !q.gain_h.empty();
+    const auto changed = [&](Floats& to, const Floats& from, const char* name) {  // an output, which may be an input
+        return run.in_place ? memory.advanced(to, from, name) : memory.output(to, from.size(), name);
+    };
+    over.d = changed(g.d, k.gates, "d");
+    if (has_norm) over.du_x = changed(g.du_x, k.xhat_x, "du_x"), over.du_h = changed(g.du_h, k.xhat_h, "du_h");
+    over.norm_x = {memory.optional(q.gain_x, "gain_x"), run.in_place ? over.du_x : left(memory, k.xhat_x, "xhat_x"),
                    left(memory, k.rstd_x, "rstd_x")};
-    over.norm_h = {memory.optional(q.gain_h, "gain_h"), left(memory, k.xhat_h, "xhat_h"),
+    over.norm_h = {memory.optional(q.gain_h, "gain_h"), run.in_place ? over.du_h : left(memory, k.xhat_h, "xhat_h"),
                    left(memory, k.rstd_h, "rstd_h")};
     over.zone_h = {memory.optional(q.keep_h, "keep_h"), q.rate_h};
-    over.gates = memory.input(k.gates, "gates");
+    over.gates = run.in_place ? over.d : memory.input(k.gates, "gates");
     over.dy = memory.optional(q.dy, "dy");
     over.dh_last = memory.optional(q.dh_last, "dh_last");
-    over.d = memory.output(g.d, N * q.kept_columns(), "d");
-    if (!q.gain_h.empty()) over.du_x = memory.output(g.du_x, N * q.columns(), "du_x");
-    if (!q.gain_h.empty()) over.du_h = memory.output(g.du_h, N * q.columns(), "du_h");
+    over.d_sum = memory.output(g.d_sum, q.count() * q.kept_columns(), "d_sum");
+    if (has_norm) over.dgain_x = memory.output(g.dgain_x, q.count() * q.columns(), "dgain_x");
+    if (has_norm) over.dgain_h = memory.output(g.dgain_h, q.count() * q.columns(), "dgain_h");
     over.dh0 = memory.output(g.dh0, q.count() * R, "dh0");
     return over;
 }

@@ -16,7 +16,7 @@ enum Keep : unsigned {
 struct Run {
     int threads = 1;
     unsigned keep = kEverything;
-    bool in_place = false;  // h_last is h0, c_last is c0
+    bool in_place = false;  // h_last is h0, c_last is c0; back, d is gates, du is xhat
 };
 
 // Outputs that the options do not have, or that were not asked for, are left empty. Throws Failure where something

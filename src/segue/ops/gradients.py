@@ -57,7 +57,7 @@ def way_back(
     if "w_hh" in need:
         grads["w_hh"] = _recurrent(given, kept, y, back)
     if not _SUMS.isdisjoint(need):
-        grads |= _sums(given, kept, back)
+        grads |= _sums(given, back)
     return grads | _memory(given, kept, back, need) if isinstance(given, LSTM) else grads
 
 
@@ -74,23 +74,17 @@ def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
     return grads
 
 
-def _sums(given: Given, kept: Kept, back: Back) -> Gradients:
-    """Those of biases and of gains, sums over all steps."""
-    sums, d, hidden = native.column_sums, back.d, back.dh.shape[1]
-    xhats = () if given.gain_h is None else (kept.xhat_x, kept.xhat_h)
-    if not isinstance(given, GRU):
-        return dict(zip(("b", "gain_x", "gain_h"), sums(d, *xhats), strict=False))
-    if not xhats:
-        both = sums(d)[0]
-        b, b_hn = both.narrow(0, 0, 3 * hidden), both.narrow(0, 3 * hidden, hidden)
-        return {"b": b} if given.b_hn is None else {"b": b, "b_hn": b_hn}
-    # Both products of r and z have one gradient, those of n one each.
-    b, gain_x, gain_h = sums(*(part.narrow(1, 0, 2 * hidden) for part in (d, *xhats)))
-    b_n, gain_xn = sums(d.narrow(1, 2 * hidden, hidden), _last(kept.xhat_x, hidden))
-    b_hn, gain_hn = sums(_last(d, hidden), _last(kept.xhat_h, hidden))
-    whole = {"b": (b, b_n), "gain_x": (gain_x, gain_xn), "gain_h": (gain_h, gain_hn)}
-    grads = {name: torch.cat(parts) for name, parts in whole.items()}
-    return grads if given.b_hn is None else grads | {"b_hn": b_hn}
+def _sums(given: Given, back: Back) -> Gradients:
+    """Those of biases and of gains, sums over all sequences."""
+    (sums,), rows = native.column_sums(back.d_sum), given.b.shape[0]
+    grads = {"b": sums.narrow(0, 0, rows)}
+    if isinstance(given, GRU) and given.b_hn is not None:
+        grads["b_hn"] = sums.narrow(0, rows, sums.shape[0] - rows)
+    if given.gain_h is not None:
+        grads["gain_x"], grads["gain_h"] = (
+            native.column_sums(dgain)[0] for dgain in (back.dgain_x, back.dgain_h)
+        )
+    return grads
 
 
 def _recurrent(given: Given, kept: Kept, y: Tensor, back: Back) -> Tensor:
@@ -100,6 +94,8 @@ def _recurrent(given: Given, kept: Kept, y: Tensor, back: Back) -> Tensor:
         return _of_weight(d, seen, given.half)
     hidden = seen.shape[1]
     n = seen if given.b_hn is not None else kept.gates[:, :hidden] * seen
+    if given.gain_h is not None and given.b_hn is not None:
+        return _of_weight(d, seen, given.half)
     w_hh = seen.new_empty(3 * hidden, hidden)
     _of_weight(d.narrow(1, 0, 2 * hidden), seen, given.half, w_hh.narrow(0, 0, 2 * hidden))
     _of_weight(_last(d, hidden), n, given.half, w_hh.narrow(0, 2 * hidden, hidden))

@@ -250,6 +250,8 @@ class Back(NamedTuple):
     Attributes:
         d: of the gates before their activation.
         du_x, du_h: of both products, with norms.
+        d_sum, dgain_x, dgain_h: the sum of d over the steps of each sequence ``[B, ...]``, and the
+            gradients of the gains, likewise.
         dh, dc: of the first state.
         dm_out: of an LSTM's h before zoneout, with a projection.
         dnorm_c: of what an LSTM's tanh is taken of, with a norm.
@@ -258,6 +260,9 @@ class Back(NamedTuple):
     d: Tensor
     du_x: Tensor
     du_h: Tensor
+    d_sum: Tensor
+    dgain_x: Tensor
+    dgain_h: Tensor
     dh: Tensor
     dc: Tensor
     dm_out: Tensor
@@ -358,13 +363,16 @@ def scan_back(
     in_place: bool = False,
 ) -> Back:
     """The way back through `scan`, from the gradients of its outputs, None for zeros; in_place
-    writes those of the gates over the gates.
+    writes those of the gates and of the products over what was kept of them.
     """
+    batch = given.h.shape[0]
     d = kept.gates if in_place else fresh(*kept.gates.shape)
-    dh0 = fresh(*given.h.shape)
-    du_x = du_h = fresh(0)
+    dh0, d_sum = fresh(*given.h.shape), fresh(batch, d.shape[1])
+    du_x = du_h = dgain_x = dgain_h = fresh(0)
     if given.gain_h is not None:
-        du_x, du_h = fresh(*kept.xhat_x.shape), fresh(*kept.xhat_h.shape)
+        shape = kept.xhat_x.shape
+        du_x, du_h = (kept.xhat_x, kept.xhat_h) if in_place else (fresh(*shape), fresh(*shape))
+        dgain_x, dgain_h = fresh(batch, shape[1]), fresh(batch, shape[1])
     first = slice(0, 2 * given.h.shape[1] if isinstance(given, GRU) else None)
     w_h_t = packed(given.w_hh, rows=first, transpose=True, half=given.half)
     arguments = _NATIVE.Back(
@@ -373,7 +381,8 @@ def scan_back(
         *(_optional(given.gain_x), _filled(kept.xhat_x), _filled(kept.rstd_x)),
         *(_optional(given.gain_h), _filled(kept.xhat_h), _filled(kept.rstd_h)),
         *(_bytes(given.keep_h), given.rate_h, _memory(kept.gates), _optional(dy), _optional(dh)),
-        *(_memory(d), _filled(du_x), _filled(du_h), _memory(dh0)),
+        *(_memory(d), _filled(du_x), _filled(du_h)),
+        *(_memory(d_sum), _filled(dgain_x), _filled(dgain_h), _memory(dh0)),
         *(given.reverse, torch.get_num_threads(), given.half),
     )
     dc0 = dm_out = dnorm_c = fresh(0)
@@ -393,7 +402,7 @@ def scan_back(
         cell = _bytes(given.keep_c), given.rate_c, _memory(given.c), _memory(kept.c)
         norm = _filled(kept.chat), _filled(kept.rstd_c), _optional(dc), _memory(dc0)
         _NATIVE.scan_lstm_back(arguments, *more, *cell, *norm, _filled(dm_out), _filled(dnorm_c))
-    return Back(d, du_x, du_h, dh0, dc0, dm_out, dnorm_c)
+    return Back(d, du_x, du_h, d_sum, dgain_x, dgain_h, dh0, dc0, dm_out, dnorm_c)
 
 
 def _first_product(given: Given) -> tuple[slice, int]:
@@ -431,7 +440,7 @@ def before(y: Tensor, first: Tensor, mask: Tensor | None, lengths: Tensor, rever
 
 
 def gates_serve_once(given: Given) -> bool:
-    """Whether nothing but the way back through time reads the gates."""
+    """Whether nothing but the way back through time reads the gates and the normed products."""
     if isinstance(given, LSTM):
         return given.w_c is None
     return not isinstance(given, GRU) or given.b_hn is not None
