@@ -1,6 +1,8 @@
 // The only file that knows Python. Every check is made here, so the kernels need none; the GIL is released around them.
 #include <nanobind/stl/optional.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <new>
 
@@ -242,23 +244,10 @@ void outer(const Input& d, const Input& x, const Output& dw, int threads, bool h
     segue::outer(work);
 }
 
-void column_sums(const Input& d, const Output& sums, const MaybeInput& x, const MaybeOutput& products,
-                 const MaybeInput& x2, const MaybeOutput& products2, int threads) {
+void column_sums(const Input& d, const Output& sums, int threads) {
     const Call call{"column_sums"};
-    if (d.ndim() != 2) refuse("column_sums: d", "2 axes", "shape " + shape_of(d), "reshape it");
-    if (bool(x) != bool(products) || bool(x2) != bool(products2) || (x2 && !x))
-        refuse(call.name, "products with x", "one of them", "pass both or neither");
-    const Extent N{"N", (int64_t)d.shape(0)}, G{"G", (int64_t)d.shape(1)};
-    const auto product = [&](const MaybeInput& x, const MaybeOutput& to) -> segue::ColumnSums::Product {
-        if (!x) return {};
-        return {call.rows(*x, "x", {N, G}), x->stride(0), call.get(to, "products", {G})};
-    };
-    const segue::ColumnSums work{N.size,
-                                 G.size,
-                                 call.rows(d, "d", {N, G}),
-                                 d.stride(0),
-                                 call.get(sums, "sums", {G}),
-                                 {product(x, products), product(x2, products2)},
+    const Extent N{"N", call.extent(d, "d", 0)}, G{"G", call.extent(d, "d", 1)};
+    const segue::ColumnSums work{N.size, G.size, call.get(d, "d", {N, G}), call.get(sums, "sums", {G}),
                                  call.at_least_one(threads)};
     nb::gil_scoped_release release;
     segue::column_sums(work);
@@ -278,6 +267,17 @@ void before(const Input& y, const Input& first, const MaybeInput& mask, const In
                              call.get(to, "before", {N, R})};
     nb::gil_scoped_release release;
     segue::before(work);
+}
+
+void draw(std::uint64_t key, double rate, const Output& keep, int threads) {
+    const Call call{"draw"};
+    call.layout<std::uint8_t>(keep, "keep", 1);
+    const double scaled = std::nearbyint(rate * 4294967296.0), most = 4294967295.0;
+    const auto threshold = static_cast<std::uint32_t>(std::min(std::max(scaled, 0.0), most));
+    const segue::Draw work{static_cast<int64_t>(keep.shape(0)), key, threshold,
+                           static_cast<std::uint8_t*>(keep.data()), call.at_least_one(threads)};
+    nb::gil_scoped_release release;
+    segue::draw(work);
 }
 
 void scan_elman(const ScanArguments& a, int activation) {
@@ -333,14 +333,14 @@ void scan_lstm_back(const BackArguments& a, const MaybeInput& peepholes, const M
                     const MaybeInput& gain_c, const MaybeInput& bias_c, const MaybeInput& keep_c, double rate_c,
                     const Input& c0, const Input& c, const MaybeInput& chat, const MaybeInput& rstd_c,
                     const MaybeInput& dc_last, const Output& dc0, const MaybeOutput& dm_out,
-                    const MaybeOutput& dnorm_c) {
+                    const MaybeOutput& dgain_c, const MaybeOutput& dbias_c) {
     const Call call{"scan_lstm_back"};
     const Widths law = lstm_widths(call, a.h0, c0);
     check_projection(call, bool(w_r_t), law);
     const Back back(call, a, law);
     const Extent H = law.hidden, R = law.width, three{"3", 3}, one{"1", 1};
-    if (gain_c && !(bias_c && chat && rstd_c && dnorm_c))
-        refuse(call.name, "bias_c, chat, rstd_c and dnorm_c with gain_c", "fewer", "pass them");
+    if (gain_c && !(bias_c && chat && rstd_c && dgain_c && dbias_c))
+        refuse(call.name, "bias_c, chat, rstd_c, dgain_c and dbias_c with gain_c", "fewer", "pass them");
     if (w_r_t && !dm_out) refuse(call.name, "dm_out with w_r_t", "w_r_t alone", "pass it");
     const segue::LstmGrad work{back.over,
                                call.get(peepholes, "peepholes", {three, H}),
@@ -355,7 +355,8 @@ void scan_lstm_back(const BackArguments& a, const MaybeInput& peepholes, const M
                                call.get(dc_last, "dc_last", {back.B, H}),
                                call.get(dc0, "dc0", {back.B, H}),
                                call.get(dm_out, "dm_out", {back.N, R}),
-                               call.get(dnorm_c, "dnorm_c", {back.N, H})};
+                               call.get(dgain_c, "dgain_c", {back.B, H}),
+                               call.get(dbias_c, "dbias_c", {back.B, H})};
     nb::gil_scoped_release release;
     segue::scan_lstm_back(work);
 }
@@ -392,8 +393,7 @@ NB_MODULE(_native, m) {
     m.def("reserved", &reserved, "size"_a);
     m.def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "y"_a, "threads"_a, "half"_a = false);
     m.def("outer", &outer, "d"_a, "x"_a, "dw"_a, "threads"_a, "half"_a = false);
-    m.def("column_sums", &column_sums, "d"_a, "sums"_a, "x"_a.none(), "products"_a.none(), "x2"_a.none(),
-          "products2"_a.none(), "threads"_a);
+    m.def("column_sums", &column_sums, "d"_a, "sums"_a, "threads"_a);
     m.def("before", &before, "y"_a, "first"_a, "mask"_a.none(), "lengths"_a, "reverse"_a, "before"_a, "threads"_a);
     nb::class_<ScanArguments>(m, "Scan").def(
         nb::init<Input, Input, Input, Input, Input, Input, MaybeInput, MaybeInput, MaybeInput, MaybeInput, double,
@@ -409,6 +409,7 @@ NB_MODULE(_native, m) {
         "rstd_x"_a.none(), "gain_h"_a.none(), "xhat_h"_a.none(), "rstd_h"_a.none(), "keep_h"_a.none(), "rate_h"_a,
         "gates"_a, "dy"_a.none(), "dh_last"_a.none(), "d"_a, "du_x"_a.none(), "du_h"_a.none(), "d_sum"_a,
         "dgain_x"_a.none(), "dgain_h"_a.none(), "dh0"_a, "reverse"_a, "threads"_a, "half"_a = false);
+    m.def("draw", &draw, "key"_a, "rate"_a, "keep"_a, "threads"_a);
     m.def("cut", &cut, "lengths"_a, "flags"_a);
     m.def("scan_elman", &scan_elman, "scan"_a, "activation"_a);
     m.def("scan_elman_back", &scan_elman_back, "back"_a, "activation"_a);
@@ -417,7 +418,8 @@ NB_MODULE(_native, m) {
           "rstd_c"_a.none(), "m"_a.none());
     m.def("scan_lstm_back", &scan_lstm_back, "back"_a, "peepholes"_a.none(), "w_r_t"_a.none(), "gain_c"_a.none(),
           "bias_c"_a.none(), "keep_c"_a.none(), "rate_c"_a, "c0"_a, "c"_a, "chat"_a.none(), "rstd_c"_a.none(),
-          "dc_last"_a.none(), "dc0"_a, "dm_out"_a.none(), "dnorm_c"_a.none());
+          "dc_last"_a.none(), "dc0"_a, "dm_out"_a.none(), "dgain_c"_a.none(),
+          "dbias_c"_a.none());
     m.def("scan_gru", &scan_gru, "scan"_a, "w_n"_a.none(), "b_hn"_a.none());
     m.def("scan_gru_back", &scan_gru_back, "back"_a, "w_n_t"_a, "reset_after"_a);
     bind_program(m);

@@ -40,8 +40,8 @@ struct LstmRowGrad {
     float* d;   // [4H]
     const float* peepholes;
     const float *gain_c, *bias_c, *chat, *rstd_c;
-    float* dnorm_c;  // [H], always written; without a norm it is scratch
-    float* spare;    // [H]
+    float *dnorm_c, *spare;    // [H], scratch: of what tanh is taken of; of c_new, through a norm
+    float *dgain_c, *dbias_c;  // [H], added up with a norm
 };
 
 // One row of a GRU: of the sums of its gates, r, z, n are made; beside them stands u (see kernels.h).
@@ -69,7 +69,7 @@ struct NormRow {
     float* gates;
 };
 
-// du, which may be d or xhat, from the gradient d of gain * xhat; and that of gain, added up where it is asked for.
+// du, which may be d or xhat, from the gradient d of gain * xhat, and that of gain, which is added up.
 struct NormRowGrad {
     const float *xhat, *rstd, *gain, *d;
     float *du, *dgain;
@@ -155,6 +155,9 @@ struct Primitives {
     // dn and dz, then, from drh = the gradient of r * h, dr; drh becomes that of h
     void (*gru_before_back)(const GruRowGrad& row);
     void (*gru_before_rest_back)(const GruRowGrad& row, const float* h_seen, float* drh);
+
+    // Blocks [from, to) of the draws of a key; `keep` is where the first of them goes.
+    void (*draw_blocks)(std::uint64_t key, std::uint32_t threshold, std::int64_t from, std::int64_t to, std::uint8_t* keep);
 };
 
 extern const Primitives plain_primitives;
@@ -183,6 +186,7 @@ void affine(const Primitives& p, const Affine& call);
 void column_sums(const Primitives& p, const ColumnSums& call);
 void outer(const Primitives& p, const Outer& call);
 void before(const Primitives& p, const Before& call);
+void draw(const Primitives& p, const Draw& call);
 void scan_elman(const Primitives& p, const Elman& call);
 void scan_lstm(const Primitives& p, const Lstm& call);
 void scan_gru(const Primitives& p, const Gru& call);

@@ -106,6 +106,10 @@ void before(const Before& call) {
     blocked::before(here(), call);
 }
 
+void draw(const Draw& call) {
+    blocked::draw(here(), call);
+}
+
 void scan_elman(const Elman& call) {
     blocked::scan_elman(here(), call);
 }

@@ -192,8 +192,8 @@ void normalize_rows_back(int64_t size, const segue::NormRowGrad* rows) {
             const F dxhat = Lanes::load(rows[r].gain + at, m) * d;
             sum[r].at(at) = sum[r].at(at) + dxhat;
             along[r].at(at) = Lanes::fma(dxhat, xhat, along[r].at(at));
-            if (float* dgain = rows[r].dgain)
-                Lanes::store(dgain + at, Lanes::fma(d, xhat, Lanes::load(dgain + at, m)), m);
+            float* dgain = rows[r].dgain + at;
+            Lanes::store(dgain, Lanes::fma(d, xhat, Lanes::load(dgain, m)), m);
         }
     });
     F mean[R], slope[R], rstd[R];
@@ -218,10 +218,11 @@ void normalize_back(int64_t size, const segue::NormRowGrad* rows, int count) {
 
 #include "laws-inl.h"
 #include "outer-inl.h"
+#include "draw-inl.h"
 
 #define SEGUE_PRIMITIVES                                                                                             \
     {kLanes,         Lanes::vectors, kHasTiles,      multiply_add, multiply_add_half, round,           activate,      \
      activate_back,  add,            multiply,       add_product,  add_outer,         add_outer_half,  mix,           \
      mix_back,       normalize,      normalize_back, advance_elman, advance_lstm,     advance_gru,     lstm,          \
      lstm_back,      gru_after,      gru_after_back, gru_before,   gru_before_rest,   gru_before_back,                \
-     gru_before_rest_back}
+     gru_before_rest_back,           draw_blocks}

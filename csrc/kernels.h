@@ -158,7 +158,7 @@ struct LstmGrad {
     const float* dc_last;  // [B, H], optional: zeros
     float* dc0;            // [B, H]
     float* dm_out;         // [N, R], with a projection: the gradient of h before zoneout; else null
-    float* dnorm_c;        // [N, H], with a norm of c: the gradient of gain_c * chat + bias_c; else null
+    float *dgain_c, *dbias_c;  // [B, H], with a norm of c, likewise the sums of each sequence; else null
 };
 
 // r, z = sigmoid(W_x x + b + W_h h); gate order r, z, n
@@ -178,19 +178,11 @@ struct GruGrad {
     bool reset_after;
 };
 
-// Sums over all rows, for gradients of biases and of gains: sums[g] = sum_n d[n, g], and for up to two x,
-// products[g] = sum_n d[n, g] * x[n, g].
+// Sums over all rows: sums[g] = sum_n d[n, g].
 struct ColumnSums {
-    struct Product {
-        const float* x;  // null for none
-        std::int64_t row;
-        float* products;  // [G]
-    };
     std::int64_t rows, columns;
     const float* d;
-    std::int64_t row;  // from one row to the next
-    float* sums;       // [G]
-    Product of[2];
+    float* sums;  // [G]
     int threads;
 };
 
@@ -222,6 +214,20 @@ struct Before {
 };
 
 void before(const Before& call);
+
+// Zeros and ones at random: 1 where a number of Philox4x32-10 is below the threshold. A counter, from 0, gives four
+// numbers; of each block of 64 counters come the first numbers, then the second ones, and so on.
+struct Draw {
+    std::int64_t size;
+    std::uint64_t key;
+    std::uint32_t threshold;
+    std::uint8_t* keep;  // [size]
+    int threads;
+};
+
+constexpr int kDrawBlock = 256;  // draws
+
+void draw(const Draw& call);
 void scan_elman(const Elman& call);
 void scan_lstm(const Lstm& call);
 void scan_gru(const Gru& call);

@@ -273,8 +273,9 @@ void lstm_back(const LstmRowGrad& row) {
     const float *p = row.peepholes, *through = row.dnorm_c;
     lstm_output_back(row);
     if (row.gain_c) {
-        const segue::NormRowGrad norm{row.chat, row.rstd_c, row.gain_c, row.dnorm_c, row.spare, nullptr};
+        const segue::NormRowGrad norm{row.chat, row.rstd_c, row.gain_c, row.dnorm_c, row.spare, row.dgain_c};
         normalize_back(H, &norm, 1);
+        add(H, row.dbias_c, row.dnorm_c, row.dbias_c);
         through = row.spare;
     }
     each_vector(H, [&](int64_t at, Lanes::Mask mask) {

@@ -109,7 +109,8 @@ class LstmBack {
    public:
     LstmBack(const Primitives&, const LstmGrad& call, const std::vector<Sequence>&, int64_t rows)
         : call_(call),
-          state_(call.over, 4 * call.over.hidden, 4 * call.over.hidden, 1, rows),
+          state_(call.over, 4 * call.over.hidden, 4 * call.over.hidden, 1, rows,
+                 call.gain_c ? 2 * call.over.hidden : 0),
           dc_(rows, call.over.hidden),
           dc_kept_(rows, call.over.hidden),
           dm_(rows, call.over.hidden),
@@ -125,8 +126,13 @@ class LstmBack {
     void finish(const Sequence* sequence, Range mine) {
         const int64_t H = call_.over.hidden;
         state_.finish(sequence, mine);
-        for (int64_t k = mine.from; k < mine.to; ++k)
+        for (int64_t k = mine.from; k < mine.to; ++k) {
             std::copy(dc_[k], dc_[k] + H, call_.dc0 + sequence[k].index * H);
+            if (!call_.gain_c) continue;
+            const float* sums = state_.more_sums(k);
+            std::copy(sums, sums + H, call_.dgain_c + sequence[k].index * H);
+            std::copy(sums + H, sums + 2 * H, call_.dbias_c + sequence[k].index * H);
+        }
     }
 
     void prefetch(int64_t n) const {
@@ -165,7 +171,7 @@ class LstmBack {
         if (zoned) now.p.mix_back(H, row_of(call_.zone_c.keep, n, H), call_.zone_c.rate, dc_[k], dc_kept_[k]);
         now.p.lstm_back({H, state_.gates(now, k), c, dm, dc_[k], state_.d(now, k), call_.peepholes, call_.gain_c,
                          call_.bias_c, row_of(call_.chat, n, H), row_of(call_.rstd_c, n, 1),
-                         call_.gain_c ? call_.dnorm_c + n * H : dnorm_c_[k], spare_[k]});
+                         dnorm_c_[k], spare_[k], state_.more(k), state_.more(k) + H});
         if (zoned) now.p.add(H, dc_[k], dc_kept_[k], dc_[k]);
     }
 

@@ -171,25 +171,27 @@ void column_sums(const Primitives& p, const ColumnSums& call) {
     constexpr int64_t kBlock = 128;  // sums of sums, so that rounding does not grow with the rows
     const int64_t G = call.columns, blocks = (call.rows + kBlock - 1) / kBlock;
     const int useful = useful_threads(call.threads, blocks, static_cast<double>(call.rows * G) * 4);
-    const int used = call.of[1].x ? 3 : call.of[0].x ? 2 : 1;
-    float* const to[] = {call.sums, call.of[0].products, call.of[1].products};
-    std::vector<float> parts(blocks * used * G);
+    std::vector<float> parts(blocks * G);
     run_shares(useful, blocks, [&](int64_t block) {
-        float* part = parts.data() + block * used * G;
-        for (int64_t n = block * kBlock; n < std::min(call.rows, (block + 1) * kBlock); ++n) {
-            const float* d = call.d + n * call.row;
-            p.add(G, part, d, part);
-            for (int which = 1; which < used; ++which) {
-                const auto& of = call.of[which - 1];
-                p.add_product(G, d, of.x + n * of.row, part + which * G);
-            }
-        }
+        float* part = parts.data() + block * G;
+        for (int64_t n = block * kBlock; n < std::min(call.rows, (block + 1) * kBlock); ++n)
+            p.add(G, part, call.d + n * G, part);
     });
-    for (int which = 0; which < used; ++which) {
-        std::fill_n(to[which], G, 0.0f);
-        for (int64_t block = 0; block < blocks; ++block)
-            p.add(G, to[which], parts.data() + (block * used + which) * G, to[which]);
-    }
+    std::fill_n(call.sums, G, 0.0f);
+    for (int64_t block = 0; block < blocks; ++block) p.add(G, call.sums, parts.data() + block * G, call.sums);
+}
+
+void draw(const Primitives& p, const Draw& call) {
+    constexpr int64_t kPiece = 256;  // blocks
+    const int64_t whole = call.size / kDrawBlock, pieces = (whole + kPiece - 1) / kPiece;
+    const int threads = useful_threads(call.threads, pieces, static_cast<double>(call.size));
+    run_shares(threads, pieces, [&](int64_t piece) {
+        const int64_t from = piece * kPiece, to = std::min(whole, from + kPiece);
+        p.draw_blocks(call.key, call.threshold, from, to, call.keep + from * kDrawBlock);
+    });
+    std::uint8_t rest[kDrawBlock];
+    p.draw_blocks(call.key, call.threshold, whole, whole + 1, rest);
+    std::copy_n(rest, call.size % kDrawBlock, call.keep + whole * kDrawBlock);
 }
 
 }  // namespace segue::blocked

@@ -142,11 +142,13 @@ void RecurrentProduct::normalize(const Now& now, int group, int64_t at, int64_t 
     }
 }
 
-StateGrad::StateGrad(const RecurrenceGrad& over, int64_t d_columns, int64_t columns, int groups, int64_t rows)
+StateGrad::StateGrad(const RecurrenceGrad& over, int64_t d_columns, int64_t columns, int groups, int64_t rows,
+                     int64_t more)
     : over_(over),
       d_columns_(d_columns),
       columns_(columns),
       groups_(groups),
+      more_(more),
       dh_(rows, over.width),
       kept_(rows, over.width),
       masked_(rows, over.mask ? over.width : 0),

@@ -180,8 +180,9 @@ class RecurrentProduct {
 // What all laws do on the way back: kept[k] is the gradient of the state before a step, summed from all that uses it.
 class StateGrad {
    public:
-    // columns: of d, and those with a norm, in so many groups
-    StateGrad(const RecurrenceGrad& over, int64_t d_columns, int64_t columns, int groups, int64_t rows);
+    // columns: of d, and those with a norm, in so many groups; more: sums that the law adds up by itself
+    StateGrad(const RecurrenceGrad& over, int64_t d_columns, int64_t columns, int groups, int64_t rows,
+              int64_t more = 0);
 
     void begin(const Sequence* sequence, Range mine) const;
     void finish(const Sequence* sequence, Range mine) const;
@@ -208,6 +209,9 @@ class StateGrad {
 
     float* d(const Now& now, int64_t k) const { return over_.d + now.n[k] * d_columns_; }
     const float* gates(const Now& now, int64_t k) const { return over_.gates + now.n[k] * d_columns_; }
+    // The law's own sums: where a step adds to them, and, when a sequence is finished, where they are.
+    float* more(int64_t k) const { return part_[k] + sums() - more_; }
+    const float* more_sums(int64_t k) const { return sum_[k] + sums() - more_; }
     // The gradient of what the product has seen.
     float* seen(int64_t k) const { return over_.mask ? masked_[k] : kept_[k]; }
 
@@ -219,12 +223,12 @@ class StateGrad {
     }
 
    private:
-    int64_t sums() const { return d_columns_ + (over_.norm_h.gain ? 2 * columns_ : 0); }
+    int64_t sums() const { return d_columns_ + (over_.norm_h.gain ? 2 * columns_ : 0) + more_; }
 
     const RecurrenceGrad& over_;
-    int64_t d_columns_, columns_, groups_;
+    int64_t d_columns_, columns_, groups_, more_;
     Rows dh_, kept_, masked_;
-    Rows part_, sum_;  // d, dgain_x, dgain_h: of some steps, and of those before
+    Rows part_, sum_;  // of d, dgain_x, dgain_h and more: of the last steps, and of those before
 };
 
 // Where one thread is in each row, and its pointers; see Now. They are made without an allocation, which a single step

@@ -175,7 +175,7 @@ def test_any_number_of_threads_gives_the_same_bits(law: str, hidden: int) -> Non
 def test_sequences_that_follow_others_in_a_row_equal_each_alone(law: str) -> None:
     lengths = torch.randint(0, 9, (120,), generator=torch.Generator().manual_seed(5)).tolist()
     whole = given(law, 3, 10, lengths)
-    y, h, c, *_, dh, dc, _, _ = outputs(whole)
+    y, h, c, *_, dh, dc, _, _, _ = outputs(whole)
     for b, steps in enumerate(torch.arange(sum(lengths)).split(lengths)):
         one = whole._replace(
             x=whole.x[steps], lengths=whole.lengths[b : b + 1], h=whole.h[b : b + 1]
@@ -184,7 +184,7 @@ def test_sequences_that_follow_others_in_a_row_equal_each_alone(law: str) -> Non
         of_rows = {name: getattr(whole, name, None) for name in ("mask", "c")}
         own = {name: all_[steps] for name, all_ in of_steps.items() if all_ is not None}
         own |= {name: all_[b : b + 1] for name, all_ in of_rows.items() if all_ is not None}
-        y_one, h_one, c_one, *_, dh_one, dc_one, _, _ = outputs(one._replace(**own))
+        y_one, h_one, c_one, *_, dh_one, dc_one, _, _, _ = outputs(one._replace(**own))
         want = [part[b : b + 1] if part.dim() > 1 else part for part in (h, c, dh, dc)]
         hold_same_bits([y_one, h_one, c_one, dh_one, dc_one], [y[steps], *want])
 

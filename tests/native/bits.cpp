@@ -116,7 +116,9 @@ void check_chunks(const Whole& whole, int64_t size) {
         const int64_t from = static_cast<int64_t>(k) * size;
         Gradients want = rows_of(q, whole.g, cut(q, from, from + size));
         want.dh0 = dh, want.dc0 = dc;
-        want.d_sum = g.d_sum, want.dgain_x = g.dgain_x, want.dgain_h = g.dgain_h;  // each chunk has its own
+        // Each chunk has sums of its own.
+        want.d_sum = g.d_sum, want.dgain_x = g.dgain_x, want.dgain_h = g.dgain_h;
+        want.dgain_c = g.dgain_c, want.dbias_c = g.dbias_c;
         all_same_bits(q, g, want);
     }
     same_bits("dh0", dh, whole.g.dh0);

@@ -147,5 +147,6 @@ void each_array(const Problem& q, definition::Gradients<Real>& g, F f) {
     f("dh0", g.dh0, R, false);
     f("dc0", g.dc0, H, false);
     f("dm_out", g.dm_out, R, true);
-    f("dnorm_c", g.dnorm_c, H, true);
+    f("dgain_c", g.dgain_c, H, false);
+    f("dbias_c", g.dbias_c, H, false);
 }

@@ -63,7 +63,7 @@ struct Result {
 // What the way back gives.
 template <class Real>
 struct Gradients {
-    Array<Real> d, du_x, du_h, d_sum, dgain_x, dgain_h, dh0, dc0, dm_out, dnorm_c;
+    Array<Real> d, du_x, du_h, d_sum, dgain_x, dgain_h, dh0, dc0, dm_out, dgain_c, dbias_c;
 };
 
 // One step of one sequence: its row in [N, ...], and the row of the step before it in time, or -1 at the start.
@@ -416,8 +416,11 @@ Array<Real> lstm_back(const Problem<Real>& q, const Result<Real>& k, Gradients<R
     }
     Array<Real> dc_new = dseen_c;
     if (!q.gain_c.empty()) {
-        put(g.dnorm_c, t.row, dseen_c);
-        for (int64_t j = 0; j < H; ++j) dseen_c[j] *= q.gain_c[j];
+        for (int64_t j = 0; j < H; ++j) {
+            g.dgain_c[t.sequence * H + j] += dseen_c[j] * k.chat[t.row * H + j];
+            g.dbias_c[t.sequence * H + j] += dseen_c[j];
+            dseen_c[j] *= q.gain_c[j];
+        }
         dc_new = normalise_back(dseen_c, row(k.chat, t.row, H), k.rstd_c[t.row]);
     }
     for (int64_t j = 0; j < H; ++j) {
@@ -484,7 +487,7 @@ Gradients<Real> backward(const Problem<Real>& q, const Result<Real>& k) {
         g.dgain_x.resize(q.count() * q.columns()), g.dgain_h.resize(q.count() * q.columns());
     }
     if (!q.w_r.empty()) g.dm_out.resize(N * R);
-    if (!q.gain_c.empty()) g.dnorm_c.resize(N * H);
+    if (!q.gain_c.empty()) g.dgain_c.resize(q.count() * H), g.dbias_c.resize(q.count() * H);
     g.dh0 = q.dh_last.empty() ? Array<Real>(q.count() * R, 0) : q.dh_last;
     if (q.law == Law::lstm) g.dc0 = q.dc_last.empty() ? Array<Real>(q.count() * H, 0) : q.dc_last;
     const std::vector<Step> steps = in_time(q.lengths, q.reverse);

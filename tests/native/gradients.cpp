@@ -36,6 +36,11 @@ Values part(const Values& a, int64_t from, int64_t to) {
     return Values(a.begin() + from, a.begin() + to);
 }
 
+// The part of `a` from `from` on.
+void add(Values& out, const Values& a, int64_t from) {
+    for (std::size_t j = 0; j < out.size(); ++j) out[j] += a[from + j];
+}
+
 void add_products(Values& out, int64_t at, const Values& a, const Values& b) {
     for (std::size_t j = 0; j < a.size(); ++j) out[at + j] += a[j] * b[j];
 }
@@ -45,7 +50,7 @@ void add_lstm_weights(const Wide& q, const WideResult& k, const WideGradients& g
                       Wide& sums) {
     const int64_t H = q.hidden, n = t.row;
     const Values gates = row(k.gates, n, 4 * H), d = row(g.d, n, 4 * H);
-    const Values c = definition::state_before(q.c0, k.c, t, H), ones(H, 1);
+    const Values c = definition::state_before(q.c0, k.c, t, H);
     Values c_new(H, 0);
     add_products(c_new, 0, part(gates, H, 2 * H), c);
     add_products(c_new, 0, part(gates, 0, H), part(gates, 2 * H, 3 * H));
@@ -55,12 +60,9 @@ void add_lstm_weights(const Wide& q, const WideResult& k, const WideGradients& g
         add_products(sums.peepholes, 2 * H, part(d, 3 * H, 4 * H), c_new);
     }
     if (!q.w_r.empty()) add_outer(sums.w_r, 0, row(g.dm_out, n, q.width), row(k.m, n, H));
-    if (q.gain_c.empty()) return;
-    add_products(sums.gain_c, 0, row(g.dnorm_c, n, H), row(k.chat, n, H));
-    add_products(sums.bias_c, 0, row(g.dnorm_c, n, H), ones);
 }
 
-// What one step adds to the gradients of the recurrent weights, their norm and b_hn.
+// What one step adds to the gradient of the recurrent weights.
 void add_recurrent_weights(const Wide& q, const WideResult& k, const WideGradients& g, const definition::Step& t,
                            Wide& sums) {
     const int64_t H = q.hidden, G = q.columns(), n = t.row, first = q.law == definition::Law::gru ? 2 * H : G;
@@ -70,12 +72,10 @@ void add_recurrent_weights(const Wide& q, const WideResult& k, const WideGradien
     const Values product_d = q.gain_h.empty() ? part_d : row(g.du_h, n, G);
     const Values seen = masked(q, t.sequence, definition::state_before(q.h0, k.y, t, q.width));
     add_outer(sums.w_h, 0, part(product_d, 0, first), seen);
-    if (!q.gain_h.empty()) add_products(sums.gain_h, 0, part_d, row(k.xhat_h, n, G));
     if (first == G) return;
     Values reset(H, 0);
     add_products(reset, 0, part(row(k.gates, n, 4 * H), 0, H), seen);
     add_outer(sums.w_h, first, part(product_d, first, G), q.reset_after ? seen : reset);
-    if (q.reset_after) add_products(sums.b_hn, 0, part(d, 3 * H, 4 * H), Values(H, 1));
 }
 
 // Zeros of the shapes of every array that has a gradient.
@@ -86,11 +86,20 @@ Wide zeros_like(Wide q) {
     return q;
 }
 
-// The gradients of all that goes in, made of what the way back gives: the products that kernels.h leaves to its caller.
+// The gradients of all that goes in, made of what the way back gives: the products and the sums over
+// sequences that kernels.h leaves to its caller.
 Wide gradients_of_inputs(const Wide& q, const WideResult& k, const WideGradients& g) {
     const int64_t G = q.columns();
     Wide sums = zeros_like(q);
     sums.h0 = g.dh0, sums.c0 = g.dc0;
+    for (int64_t s = 0; s < q.count(); ++s) {
+        const Values d = row(g.d_sum, s, q.kept_columns());
+        add(sums.b, d, 0);
+        if (!q.b_hn.empty()) add(sums.b_hn, d, G);
+        if (!q.gain_x.empty()) add(sums.gain_x, row(g.dgain_x, s, G), 0), add(sums.gain_h, row(g.dgain_h, s, G), 0);
+        if (!q.gain_c.empty()) add(sums.gain_c, row(g.dgain_c, s, q.hidden), 0);
+        if (!q.gain_c.empty()) add(sums.bias_c, row(g.dbias_c, s, q.hidden), 0);
+    }
     for (const definition::Step& t : definition::in_time(q.lengths, q.reverse)) {
         const Values d = part(row(g.d, t.row, q.kept_columns()), 0, G);
         const Values product_d = q.gain_x.empty() ? d : row(g.du_x, t.row, G);
@@ -98,8 +107,6 @@ Wide gradients_of_inputs(const Wide& q, const WideResult& k, const WideGradients
         definition::add_transposed(q, q.w_x, 0, G, product_d, dx);
         put(sums.x, t.row, dx);
         add_outer(sums.w_x, 0, product_d, row(q.x, t.row, q.inputs));
-        add_products(sums.b, 0, d, Values(G, 1));
-        if (!q.gain_x.empty()) add_products(sums.gain_x, 0, d, row(k.xhat_x, t.row, G));
         add_recurrent_weights(q, k, g, t, sums);
         if (q.law == definition::Law::lstm) add_lstm_weights(q, k, g, t, sums);
     }

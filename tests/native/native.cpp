@@ -145,7 +145,8 @@ segue::LstmGrad lstm_back(const Problem& q, const Result& k, const Run& run, Mem
     call.dc_last = memory.optional(q.dc_last, "dc_last");
     call.dc0 = memory.output(g.dc0, q.count() * H, "dc0");
     if (!q.w_r.empty()) call.dm_out = memory.output(g.dm_out, N * R, "dm_out");
-    if (!q.gain_c.empty()) call.dnorm_c = memory.output(g.dnorm_c, N * H, "dnorm_c");
+    if (!q.gain_c.empty()) call.dgain_c = memory.output(g.dgain_c, q.count() * H, "dgain_c");
+    if (!q.gain_c.empty()) call.dbias_c = memory.output(g.dbias_c, q.count() * H, "dbias_c");
     return call;
 }
 

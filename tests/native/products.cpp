@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -113,37 +114,51 @@ void check_outer(Harness& harness, int64_t rows, int64_t columns, int64_t inputs
 
 void check_column_sums(Harness& harness, int64_t rows, int64_t columns) {
     Draw draw(rows * 7919 + columns);
-    const int64_t d_row = columns + 3, x_row = columns + 5;
-    const Floats d = draw.many(rows * d_row, -1, 1);
-    const Floats x[] = {draw.many(rows * x_row, -1, 1), draw.many(rows * x_row, -1, 1)};
-    definition::Array<double> want[3];
-    Floats plain[3];
-    for (int which = 0; which < 3; ++which) {
-        want[which].resize(columns), plain[which].resize(columns);
-        for (int64_t n = 0; n < rows; ++n)
-            for (int64_t j = 0; j < columns; ++j) {
-                const float a = d[n * d_row + j], b = which ? x[which - 1][n * x_row + j] : 1;
-                want[which][j] += double(a) * b, plain[which][j] += a * b;
-            }
-    }
-    const auto run = [&](int products, int threads) {
+    const Floats d = draw.many(rows * columns, -1, 1);
+    definition::Array<double> want(columns);
+    Floats plain(columns);
+    for (int64_t n = 0; n < rows; ++n)
+        for (int64_t j = 0; j < columns; ++j) want[j] += d[n * columns + j], plain[j] += d[n * columns + j];
+    const auto run = [&](int threads) {
         Memory memory;
-        std::vector<Floats> got(3);
-        segue::ColumnSums call{rows, columns, memory.input(d, "d"), d_row, memory.output(got[0], columns, "sums"), {},
-                               threads};
-        for (int which = 0; which < products; ++which)
-            call.of[which] = {memory.input(x[which], "x"), x_row, memory.output(got[1 + which], columns, "products")};
-        segue::column_sums(call);
+        Floats got;
+        segue::column_sums({rows, columns, memory.input(d, "d"), memory.output(got, columns, "sums"), threads});
         memory.finish();
         return got;
     };
-    const std::vector<Floats> got = run(2, 1);
-    for (int which = 0; which < 3; ++which) compare(harness, "sums", kFloat, got[which], want[which], plain[which]);
-    for (int threads : {2, 3}) require(run(2, threads) == got, "expected the same on any threads");
-    for (int products : {0, 1}) {
-        const std::vector<Floats> fewer = run(products, 1);
-        for (int which = 0; which <= products; ++which)
-            require(fewer[which] == got[which], "expected the same whatever else is summed");
+    const Floats got = run(1);
+    compare(harness, "sums", kFloat, got, want, plain);
+    for (int threads : {2, 3}) require(run(threads) == got, "expected the same on any threads");
+}
+
+// Four numbers of a counter, as the paper has them.
+std::array<std::uint32_t, 4> philox(std::uint64_t counter, std::uint64_t key) {
+    const auto low = [](std::uint64_t a) { return static_cast<std::uint32_t>(a); };
+    std::array<std::uint32_t, 4> c = {low(counter), low(counter >> 32), 0, 0};
+    for (int round = 0; round < 10; ++round) {
+        const std::uint32_t k0 = low(key) + 0x9E3779B9u * round, k1 = low(key >> 32) + 0xBB67AE85u * round;
+        const std::uint64_t a = std::uint64_t{0xD2511F53u} * c[0], b = std::uint64_t{0xCD9E8D57u} * c[2];
+        c = {low(b >> 32) ^ c[1] ^ k0, low(b), low(a >> 32) ^ c[3] ^ k1, low(a)};
+    }
+    return c;
+}
+
+void check_draw(int64_t size) {
+    require(philox(0, 0) == std::array<std::uint32_t, 4>{0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u},
+            "expected the numbers of the paper's code");
+    const std::uint64_t key = 0x0123456789abcdefu;
+    const std::uint32_t threshold = 0x20000000u;
+    std::vector<std::uint8_t> want(size);
+    for (int64_t n = 0; n < size; ++n) {
+        const int64_t counters = segue::kDrawBlock / 4, block = n / segue::kDrawBlock, at = n % segue::kDrawBlock;
+        want[n] = philox(block * counters + at % counters, key)[at / counters] < threshold;
+    }
+    for (int threads : {1, 3}) {
+        std::vector<std::uint8_t> got(size + 1, 7);
+        segue::draw({size, key, threshold, got.data(), threads});
+        require(got.back() == 7, "draws written outside");
+        got.pop_back();
+        require(got == want, "expected the draws of the definition, on any threads");
     }
 }
 
@@ -206,6 +221,8 @@ void check_products(Harness& harness) {
         for (int64_t rows : {0, 1, 127, 300, 2000})
             harness.check("column sums rows " + std::to_string(rows) + " columns " + std::to_string(columns),
                           [&] { check_column_sums(harness, rows, columns); });
+    for (int64_t size : {0, 1, 255, 256, 1000, 300000})
+        harness.check("draws " + std::to_string(size), [&] { check_draw(size); });
     for (int64_t width : {1, 17, 2000})
         for (bool masked : {false, true})
             for (bool reverse : {false, true})

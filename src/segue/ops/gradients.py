@@ -76,14 +76,13 @@ def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
 
 def _sums(given: Given, back: Back) -> Gradients:
     """Those of biases and of gains, sums over all sequences."""
-    (sums,), rows = native.column_sums(back.d_sum), given.b.shape[0]
+    sums, rows = native.column_sums(back.d_sum), given.b.shape[0]
     grads = {"b": sums.narrow(0, 0, rows)}
     if isinstance(given, GRU) and given.b_hn is not None:
         grads["b_hn"] = sums.narrow(0, rows, sums.shape[0] - rows)
     if given.gain_h is not None:
-        grads["gain_x"], grads["gain_h"] = (
-            native.column_sums(dgain)[0] for dgain in (back.dgain_x, back.dgain_h)
-        )
+        grads["gain_x"] = native.column_sums(back.dgain_x)
+        grads["gain_h"] = native.column_sums(back.dgain_h)
     return grads
 
 
@@ -126,7 +125,7 @@ def _memory(given: LSTM, kept: Kept, back: Back, need: Collection[str]) -> Gradi
     """Those of what only an LSTM has."""
     grads: Gradients = {}
     if not {"gain_c", "b_c"}.isdisjoint(need):
-        grads["b_c"], grads["gain_c"] = native.column_sums(back.dnorm_c, kept.chat)
+        grads["gain_c"], grads["b_c"] = map(native.column_sums, (back.dgain_c, back.db_c))
     if "w_hr" in need:
         grads["w_hr"] = _of_weight(back.dm_out, kept.m, given.half)
     if "w_c" in need:

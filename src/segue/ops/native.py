@@ -119,6 +119,16 @@ def cut(lengths: Tensor, flags: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     return lengths, first, last
 
 
+def draw(size: int, rate: float) -> Tensor | None:
+    """bool ``[size]``, True with this probability; None where the native module was not built."""
+    if _NATIVE is None:
+        return None
+    keep = torch.empty(size, dtype=torch.bool)
+    key = int(torch.randint(2**63 - 1, ()))
+    _NATIVE.draw(key, rate, keep.view(torch.uint8).numpy(), torch.get_num_threads())
+    return keep
+
+
 class Shared(NamedTuple):
     """What every scan is given.
 
@@ -254,7 +264,7 @@ class Back(NamedTuple):
             gradients of the gains, likewise.
         dh, dc: of the first state.
         dm_out: of an LSTM's h before zoneout, with a projection.
-        dnorm_c: of what an LSTM's tanh is taken of, with a norm.
+        dgain_c, db_c: of an LSTM's norm of c, sums like d_sum.
     """
 
     d: Tensor
@@ -266,7 +276,8 @@ class Back(NamedTuple):
     dh: Tensor
     dc: Tensor
     dm_out: Tensor
-    dnorm_c: Tensor
+    dgain_c: Tensor
+    db_c: Tensor
 
 
 def gate_columns(given: Given) -> tuple[int, int, int]:
@@ -385,7 +396,7 @@ def scan_back(
         *(_memory(d_sum), _filled(dgain_x), _filled(dgain_h), _memory(dh0)),
         *(given.reverse, torch.get_num_threads(), given.half),
     )
-    dc0 = dm_out = dnorm_c = fresh(0)
+    dc0 = dm_out = dgain_c = db_c = fresh(0)
     if isinstance(given, Elman):
         _NATIVE.scan_elman_back(arguments, ACTIVATIONS[given.activation])
     elif isinstance(given, GRU):
@@ -397,12 +408,13 @@ def scan_back(
             w_r_t = packed(given.w_hr, transpose=True, half=given.half)
             dm_out = fresh(*y.shape)
         if given.gain_c is not None:
-            dnorm_c = fresh(*kept.c.shape)
+            dgain_c, db_c = fresh(*given.c.shape), fresh(*given.c.shape)
         more = _optional(given.w_c), w_r_t, _optional(given.gain_c), _optional(given.b_c)
         cell = _bytes(given.keep_c), given.rate_c, _memory(given.c), _memory(kept.c)
         norm = _filled(kept.chat), _filled(kept.rstd_c), _optional(dc), _memory(dc0)
-        _NATIVE.scan_lstm_back(arguments, *more, *cell, *norm, _filled(dm_out), _filled(dnorm_c))
-    return Back(d, du_x, du_h, d_sum, dgain_x, dgain_h, dh0, dc0, dm_out, dnorm_c)
+        grads = _filled(dm_out), _filled(dgain_c), _filled(db_c)
+        _NATIVE.scan_lstm_back(arguments, *more, *cell, *norm, *grads)
+    return Back(d, du_x, du_h, d_sum, dgain_x, dgain_h, dh0, dc0, dm_out, dgain_c, db_c)
 
 
 def _first_product(given: Given) -> tuple[slice, int]:
@@ -416,16 +428,10 @@ def _of_n(given: GRU) -> slice:
     return slice(2 * given.h.shape[1], None)
 
 
-def column_sums(d: Tensor, *factors: Tensor) -> list[Tensor]:
-    """The sum of d ``[N, G]`` over its rows; and of d * x for up to two x of its shape. All of
-    them may be parts of longer rows.
-    """
-    sums = [d.new_empty(d.shape[1]) for _ in range(1 + len(factors))]
-    products: list[Memory | None] = []
-    for x, to in zip(factors, sums[1:], strict=True):
-        products += [x.numpy(), to.numpy()]
-    products += [None] * (4 - len(products))
-    _NATIVE.column_sums(d.numpy(), sums[0].numpy(), *products, torch.get_num_threads())
+def column_sums(d: Tensor) -> Tensor:
+    """The sum of d ``[N, G]`` over its rows."""
+    sums = d.new_empty(d.shape[1])
+    _NATIVE.column_sums(_memory(d), sums.numpy(), torch.get_num_threads())
     return sums
 
 
