@@ -1,6 +1,9 @@
-// Programs for Python. Arrays come in by the buffer protocol and go out as arrays of NumPy, which for a single step of
-// a small layer is much quicker than anything more general. Every check of a call is made here.
+// Programs for Python. Arrays come in and go out by NumPy's own interface for C, which for a single step of a small
+// layer is much quicker than anything more general. Every check of a call is made here.
 #include "bind_program.h"
+
+#define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
+#include <numpy/arrayobject.h>
 
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
@@ -50,10 +53,14 @@ const char* name_of(Type type) {
     return type == Type::f32 ? "float32" : type == Type::f64 ? "float64" : "int64";
 }
 
-bool is_type(const char* format, Type type) {
-    if (!format || !format[0] || format[1]) return false;
-    if (type == Type::i64) return format[0] == 'q' || (format[0] == 'l' && sizeof(long) == 8);
-    return format[0] == (type == Type::f32 ? 'f' : 'd');
+int number_of(Type type) {
+    return type == Type::f32 ? NPY_FLOAT32 : type == Type::f64 ? NPY_FLOAT64 : NPY_INT64;
+}
+
+bool is_type(PyArrayObject* array, Type type) {
+    const int number = PyArray_TYPE(array);
+    // Two of C's types may have the 64 bits.
+    return number == number_of(type) || (type == Type::i64 && number == NPY_LONGLONG && sizeof(npy_longlong) == 8);
 }
 
 std::string wanted(const Slot& slot, int64_t count) {
@@ -63,49 +70,33 @@ std::string wanted(const Slot& slot, int64_t count) {
     return text + "]";
 }
 
-// The memory of an array while a call runs.
-class Held {
-  public:
-    static constexpr int kShown = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT, kPlain = PyBUF_SIMPLE;
+// An array of NumPy that can be read as it lies in memory; else null.
+PyArrayObject* plain_array(nb::handle array) {
+    if (!PyArray_Check(array.ptr())) return nullptr;
+    auto* const found = reinterpret_cast<PyArrayObject*>(array.ptr());
+    return PyArray_IS_C_CONTIGUOUS(found) && PyArray_ISBEHAVED_RO(found) ? found : nullptr;
+}
 
-    // Of an array that was made here its type and shape, which take time to ask for, are known.
-    explicit Held(nb::handle array, int flags = kShown) {
-        if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) {
-            PyErr_Clear();
-            view_.obj = nullptr;
-        }
-    }
-    Held(const Held&) = delete;
-    Held(Held&& other) noexcept : view_(other.view_) { other.view_.obj = nullptr; }
-    ~Held() {
-        if (view_.obj) PyBuffer_Release(&view_);
-    }
+// The count of its rows; -1 where it is not an array of this slot.
+int64_t rows_of(nb::handle given, const Slot& slot) {
+    PyArrayObject* const array = plain_array(given);
+    const auto axes = static_cast<int>(slot.axes.size());
+    if (!array || !is_type(array, slot.type) || PyArray_NDIM(array) != axes + 1) return -1;
+    for (int k = 0; k < axes; ++k)
+        if (PyArray_DIM(array, k + 1) != slot.axes[k]) return -1;
+    return PyArray_DIM(array, 0);
+}
 
-    // The count of its rows; -1 where it is not an array of this slot.
-    int64_t rows(const Slot& slot) const {
-        if (!view_.obj || !is_type(view_.format, slot.type)) return -1;
-        if (view_.ndim != static_cast<int>(slot.axes.size()) + 1) return -1;
-        for (std::size_t k = 0; k < slot.axes.size(); ++k)
-            if (view_.shape[k + 1] != slot.axes[k]) return -1;
-        return view_.shape[0];
-    }
-
-    void* memory() const { return view_.buf; }
-
-    std::string shown(nb::handle array) const {
-        if (!view_.obj)
-            return std::string(Py_TYPE(array.ptr())->tp_name) + " that is no contiguous array in the memory of the CPU";
-        std::string text = view_.format ? view_.format : "bytes";
-        for (const Type type : {Type::f32, Type::f64, Type::i64})
-            if (is_type(view_.format, type)) text = name_of(type);
-        text += " [";
-        for (int k = 0; k < view_.ndim; ++k) text += (k ? ", " : "") + std::to_string(view_.shape[k]);
-        return text + "]";
-    }
-
-  private:
-    Py_buffer view_{};
-};
+std::string shown(nb::handle given) {
+    PyArrayObject* const array = plain_array(given);
+    if (!array)
+        return std::string(Py_TYPE(given.ptr())->tp_name) + " that is no contiguous array in the memory of the CPU";
+    const nb::object dtype = given.attr("dtype");
+    std::string text = nb::str(dtype).c_str();
+    text += " [";
+    for (int k = 0; k < PyArray_NDIM(array); ++k) text += (k ? ", " : "") + std::to_string(PyArray_DIM(array, k));
+    return text + "]";
+}
 
 constexpr double kShortWork = 1e6;  // multiply-adds of some tens of microseconds
 
@@ -113,10 +104,6 @@ constexpr double kShortWork = 1e6;  // multiply-adds of some tens of microsecond
 class Program : public segue::Program {
   public:
     Program() {
-        const nb::module_ numpy = nb::module_::import_("numpy");
-        empty_ = numpy.attr("empty");
-        for (const Type type : {Type::f32, Type::f64, Type::i64})
-            types_[static_cast<int>(type)] = numpy.attr("dtype")(name_of(type));
         error_ = nb::module_::import_("segue.errors").attr("ShapeError");
     }
 
@@ -156,7 +143,6 @@ class Program : public segue::Program {
         const Program& program;
         std::array<int64_t, 4> counts{-1, -1, -1, -1};
         std::vector<void*> memory;
-        std::vector<Held> held;
 
         // Reads what is given.
         Call(const Program& program_, nb::handle lengths, PyObject* const* inputs, std::size_t count,
@@ -164,7 +150,6 @@ class Program : public segue::Program {
             : program(program_), memory(program_.slots().size()) {
             program.check_count("inputs", program.inputs().size(), count);
             program.check_count("state", program.states().size(), states.size());
-            held.reserve(1 + count + program.outputs().size() + 2 * states.size());
             if (!lengths.is_none()) read(kLengths, lengths);
             for (std::size_t k = 0; k < count; ++k) read(program.inputs()[k], inputs[k]);
             settle(lengths.is_none());
@@ -195,14 +180,13 @@ class Program : public segue::Program {
 
         void read(int place, nb::handle array) {
             const Slot& slot = program.slots()[place];
-            held.emplace_back(array);
-            const int64_t rows = held.back().rows(slot);
+            const int64_t rows = rows_of(array, slot);
             int64_t& known = count(slot);
             if (rows < 0 || (known >= 0 && rows != known))
-                program.refuse(slot.name, wanted(slot, known), held.back().shown(array),
+                program.refuse(slot.name, wanted(slot, known), shown(array),
                                "pass a contiguous array of this type and shape");
             known = rows;
-            memory[place] = held.back().memory();
+            memory[place] = PyArray_DATA(reinterpret_cast<PyArrayObject*>(array.ptr()));
         }
 
         // When the inputs are read: how many steps every sequence has, and that places lie within the steps.
@@ -237,15 +221,13 @@ class Program : public segue::Program {
 
         nb::object write(int place) {
             const Slot& slot = program.slots()[place];
-            nb::object shape = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(slot.axes.size()) + 1));
-            PyTuple_SET_ITEM(shape.ptr(), 0, PyLong_FromLongLong(std::max<int64_t>(count(slot), 0)));
-            for (std::size_t k = 0; k < slot.axes.size(); ++k)
-                PyTuple_SET_ITEM(shape.ptr(), static_cast<Py_ssize_t>(k) + 1, PyLong_FromLongLong(slot.axes[k]));
-            PyObject* arguments[] = {shape.ptr(), program.types_[static_cast<int>(slot.type)].ptr()};
-            nb::object array = nb::steal(PyObject_Vectorcall(program.empty_.ptr(), arguments, 2, nullptr));
+            const auto axes = static_cast<int>(slot.axes.size());
+            npy_intp shape[NPY_MAXDIMS];
+            shape[0] = std::max<int64_t>(count(slot), 0);
+            std::copy(slot.axes.begin(), slot.axes.end(), shape + 1);
+            nb::object array = nb::steal(PyArray_SimpleNew(axes + 1, shape, number_of(slot.type)));
             if (!array.is_valid()) throw nb::python_error();
-            held.emplace_back(array, Held::kPlain);
-            memory[place] = held.back().memory();
+            memory[place] = PyArray_DATA(reinterpret_cast<PyArrayObject*>(array.ptr()));
             return array;
         }
     };
@@ -266,7 +248,7 @@ class Program : public segue::Program {
         throw nb::python_error();
     }
 
-    nb::object empty_, types_[3], error_, row_ = nb::borrow(reinterpret_cast<PyObject*>(&PyTuple_Type));
+    nb::object error_, row_ = nb::borrow(reinterpret_cast<PyObject*>(&PyTuple_Type));
 };
 
 int input(Program& self, const std::string& name, char type, char rows, const Axes& axes) {
@@ -316,6 +298,7 @@ int observed(Program& self, int x, int times, const Axes& gaps, double unit, int
 }  // namespace
 
 void bind_program(nb::module_& m) {
+    if (PyArray_ImportNumPyAPI() < 0) throw nb::python_error();
     using Segmented = segue::Program::Segmented;
     nb::class_<Segmented>(m, "Segmented")
         .def_ro("inputs", &Segmented::inputs)
