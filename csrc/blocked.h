@@ -157,7 +157,8 @@ struct Primitives {
     void (*gru_before_rest_back)(const GruRowGrad& row, const float* h_seen, float* drh);
 
     // Blocks [from, to) of the draws of a key; `keep` is where the first of them goes.
-    void (*draw_blocks)(std::uint64_t key, std::uint32_t threshold, std::int64_t from, std::int64_t to, std::uint8_t* keep);
+    void (*draw_blocks)(std::uint64_t key, std::uint32_t threshold, std::int64_t from, std::int64_t to,
+                        std::uint8_t* keep);
 };
 
 extern const Primitives plain_primitives;

@@ -38,7 +38,7 @@ constexpr int64_t kSharedBack = 110000;   // likewise on the way back, where a t
 constexpr int64_t kNearHalfRows = 32;     // in half precision, two tiles of rows
 constexpr int64_t kNearRows = 24;         // rows enough for such weights: what they read and write stays near, measured
 constexpr int64_t kSmallWeights = 70000;  // recurrent weights of which the nearest cache holds a good part, and
-constexpr int64_t kShareRows = 8;         // the rows that are enough to use these, measured; of others three times as many
+constexpr int64_t kShareRows = 8;         // the rows that are enough to use these, measured; others want three of it
 
 struct Sequence {
     int64_t index, first, length;  // its steps are rows [first, first + length) of x and y

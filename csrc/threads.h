@@ -27,12 +27,12 @@ struct Range {
 // How many pieces of a part of some work are taken; one line of memory for each part.
 class alignas(64) Taken {
    public:
-    // The next one of `count` pieces in this round, the first of which is 1; `count` or more where none is left.
+    // The next one of `count` pieces in this round, counted from 1; `count` or more where none is left.
     std::int64_t next(std::uint64_t round, std::int64_t count) {
         const std::uint64_t first = round << 32;
         std::uint64_t state = state_.load(std::memory_order_relaxed);
         while (true) {
-            const std::uint64_t here = state < first ? first : state;  // a later round has begun, if it is far above
+            const std::uint64_t here = state < first ? first : state;  // far above where a later round has begun
             const auto at = static_cast<std::int64_t>(here - first);
             if (at >= count) return at;
             if (state_.compare_exchange_weak(state, here + 1, std::memory_order_relaxed)) return at;
@@ -48,8 +48,8 @@ inline Range part_of(std::int64_t count, int rank, int size) {
 }
 
 // Calls piece(k) for pieces [0, count), as one of `size` threads that all do so in this round. A thread begins with its
-// own part, always the same one, which its cache may still know; then it takes of what others have left: cores differ in
-// speed, by their kind or by what else they have to do.
+// own part, always the same one, which its cache may still know; then it takes of what others have left: cores differ
+// in speed, by their kind or by what else they have to do.
 template <class Piece>
 void share_pieces(std::int64_t count, int rank, int size, Taken* taken, std::uint64_t round, Piece piece) {
     for (int k = 0; k < size; ++k) {
