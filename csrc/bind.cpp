@@ -269,6 +269,23 @@ void before(const Input& y, const Input& first, const MaybeInput& mask, const In
     segue::before(work);
 }
 
+void scan_linear(const Input& a, const Input& b, const Input& lengths, const Input& h0, const Output& y,
+                 const Output& h_last, bool reverse, int threads) {
+    const Call call{"scan_linear"};
+    const Extent N{"N", call.extent(a, "a", 0)}, H{"H", call.extent(a, "a", 1)};
+    const std::vector<int64_t> counts = call.lengths(lengths, N.size);
+    const Extent B{"B", static_cast<int64_t>(counts.size())};
+    const segue::Linear work{{B.size, N.size, counts.data(), reverse, call.at_least_one(threads)},
+                             H.size,
+                             call.get(a, "a", {N, H}),
+                             call.get(b, "b", {N, H}),
+                             call.get(h0, "h0", {B, H}),
+                             call.get(y, "y", {N, H}),
+                             call.get(h_last, "h_last", {B, H})};
+    nb::gil_scoped_release release;
+    segue::scan_linear(work);
+}
+
 void draw(std::uint64_t key, double rate, const Output& keep, int threads) {
     const Call call{"draw"};
     call.layout<std::uint8_t>(keep, "keep", 1);
@@ -409,6 +426,8 @@ NB_MODULE(_native, m) {
         "rstd_x"_a.none(), "gain_h"_a.none(), "xhat_h"_a.none(), "rstd_h"_a.none(), "keep_h"_a.none(), "rate_h"_a,
         "gates"_a, "dy"_a.none(), "dh_last"_a.none(), "d"_a, "du_x"_a.none(), "du_h"_a.none(), "d_sum"_a,
         "dgain_x"_a.none(), "dgain_h"_a.none(), "dh0"_a, "reverse"_a, "threads"_a, "half"_a = false);
+    m.def("scan_linear", &scan_linear, "a"_a, "b"_a, "lengths"_a, "h0"_a, "y"_a, "h_last"_a, "reverse"_a,
+          "threads"_a);
     m.def("draw", &draw, "key"_a, "rate"_a, "keep"_a, "threads"_a);
     m.def("cut", &cut, "lengths"_a, "flags"_a);
     m.def("scan_elman", &scan_elman, "scan"_a, "activation"_a);

@@ -156,6 +156,9 @@ struct Primitives {
     void (*gru_before_back)(const GruRowGrad& row);
     void (*gru_before_rest_back)(const GruRowGrad& row, const float* h_seen, float* drh);
 
+    // y = a * h + b
+    void (*advance_linear)(std::int64_t size, const float* a, const float* h, const float* b, float* y);
+
     // Blocks [from, to) of the draws of a key; `keep` is where the first of them goes.
     void (*draw_blocks)(std::uint64_t key, std::uint32_t threshold, std::int64_t from, std::int64_t to,
                         std::uint8_t* keep);
@@ -188,6 +191,7 @@ void column_sums(const Primitives& p, const ColumnSums& call);
 void outer(const Primitives& p, const Outer& call);
 void before(const Primitives& p, const Before& call);
 void draw(const Primitives& p, const Draw& call);
+void scan_linear(const Primitives& p, const Linear& call);
 void scan_elman(const Primitives& p, const Elman& call);
 void scan_lstm(const Primitives& p, const Lstm& call);
 void scan_gru(const Primitives& p, const Gru& call);

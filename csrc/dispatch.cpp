@@ -110,6 +110,10 @@ void draw(const Draw& call) {
     blocked::draw(here(), call);
 }
 
+void scan_linear(const Linear& call) {
+    blocked::scan_linear(here(), call);
+}
+
 void scan_elman(const Elman& call) {
     blocked::scan_elman(here(), call);
 }

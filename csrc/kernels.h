@@ -215,6 +215,18 @@ struct Before {
 
 void before(const Before& call);
 
+// h_t = a_t * h_{t-1} + b_t, each unit by itself. Its way back is the same recurrence in the other direction.
+struct Linear {
+    Sequences over;
+    std::int64_t hidden;
+    const float *a, *b;  // [N, H]
+    const float* h0;     // [B, H]
+    float* y;            // [N, H]
+    float* h_last;       // [B, H]
+};
+
+void scan_linear(const Linear& call);
+
 // Zeros and ones at random: 1 where a number of Philox4x32-10 is below the threshold. A counter, from 0, gives four
 // numbers; of each block of 64 counters come the first numbers, then the second ones, and so on.
 struct Draw {

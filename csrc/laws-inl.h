@@ -233,6 +233,12 @@ void advance_gru(const Step& step, const GruRow* rows, const float* b_hn) {
     Advance<GruUnits>({step.w_h.outputs / 3, b_hn}, step, rows).run();
 }
 
+void advance_linear(int64_t size, const float* a, const float* h, const float* b, float* y) {
+    each_vector(size, [&](int64_t at, Lanes::Mask m) {
+        Lanes::store(y + at, Lanes::fma(Lanes::load(a + at, m), Lanes::load(h + at, m), Lanes::load(b + at, m)), m);
+    });
+}
+
 void lstm(const LstmRow& row) {
     const int64_t H = row.hidden;
     each_vector(H, [&](int64_t at, Lanes::Mask mask) { LstmUnits{H}(row, at, mask, row.gates + at, H); });

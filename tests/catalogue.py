@@ -11,10 +11,26 @@ import torch
 from torch import nn
 
 import segue.nn
-from segue.cells import GRU, LSTM, Elman
+from segue.cells import (
+    GRU,
+    GRUD,
+    LSTM,
+    RGLRU,
+    CausalAttention,
+    CausalConv,
+    CfC,
+    ConvCell,
+    ConvGRU,
+    ConvLSTM,
+    ConvRNN,
+    Elman,
+    MinGRU,
+    MinLSTM,
+)
 from segue.layers import (
     Bidirectional,
     Chain,
+    Decay,
     Dropout,
     Linear,
     Readout,
@@ -74,6 +90,35 @@ def _stack(inputs: int, hidden: int) -> Stack:
     )
 
 
+def _pictures(make: Callable[..., ConvCell]) -> Callable[[int, int], Stack]:
+    """A cell over pictures of one row, from features and to features."""
+
+    def build(inputs: int, hidden: int) -> Stack:
+        picture = TimeDistributed(nn.Unflatten(1, (1, inputs)), inputs=inputs, outputs=1)
+        flat = TimeDistributed(nn.Flatten(1), inputs=2, outputs=2 * inputs)
+        return Stack(picture, make(1, 2, (inputs,)), flat)
+
+    return build
+
+
+def _attention(inputs: int, hidden: int, window: int) -> CausalAttention:
+    return CausalAttention(inputs, 8, heads=2, window=window)
+
+
+def _transformer(inputs: int, hidden: int) -> Stack:
+    norm = TimeDistributed(nn.LayerNorm(8), inputs=8, outputs=8)
+    attention = Residual(Stack(norm, CausalAttention(8, 8, heads=2, window=5)))
+    return Stack(TimeDistributed(Linear(inputs, 8)), attention, GRU(8, hidden))
+
+
+def _with_flags(inputs: int, hidden: int) -> Stack:
+    return Stack(TimeDistributed(Linear(inputs, 7)), GRUD(3, hidden))
+
+
+def _front_end(inputs: int, hidden: int) -> Stack:
+    return Stack(CausalConv(inputs, 4, kernel=2), LSTM(4, hidden))
+
+
 def _bidirectional(inputs: int, hidden: int) -> Bidirectional:
     return Bidirectional(LSTM(inputs, hidden), GRU(inputs, hidden + 1))
 
@@ -117,6 +162,32 @@ CELLS = [
 ]
 
 LAYERS = [
+    _row("causal-conv", CausalConv, CausalConv, CAUSAL, EXACT),
+    _row("causal-conv-one", CausalConv, partial(CausalConv, kernel=1), CAUSAL, EXACT),
+    _row("causal-conv-dilated", CausalConv, partial(CausalConv, dilation=3), CAUSAL, EXACT),
+    _row(
+        "causal-conv-depthwise",
+        CausalConv,
+        lambda i, h: CausalConv(i, i, kernel=4, depthwise=True),
+        *(CAUSAL, EXACT),
+    ),
+    _row("min-gru", MinGRU, MinGRU, CAUSAL, EXACT),
+    _row("min-lstm", MinLSTM, MinLSTM, CAUSAL, EXACT),
+    _row("rg-lru", RGLRU, RGLRU, CAUSAL, EXACT),
+    _row("conv-rnn", ConvRNN, _pictures(ConvRNN), CAUSAL),
+    _row("conv-lstm", ConvLSTM, _pictures(ConvLSTM), CAUSAL),
+    _row("conv-lstm-peepholes", ConvLSTM, _pictures(partial(ConvLSTM, peepholes=True)), CAUSAL),
+    _row("conv-gru", ConvGRU, _pictures(ConvGRU), CAUSAL),
+    _row("attention", CausalAttention, partial(_attention, window=4), CAUSAL),
+    _row("attention-wide", CausalAttention, partial(_attention, window=30), CAUSAL),
+    _row("attention-one", CausalAttention, partial(_attention, window=1), CAUSAL),
+    _row("transformer", CausalAttention, _transformer, CAUSAL),
+    _row("gru-d", GRUD, _with_flags, CAUSAL, EXACT),
+    _row("cfc", CfC, lambda i, h: CfC(i - 1, h, backbone=7), CAUSAL, EXACT),
+    _row("decay-gru", Decay, lambda i, h: Decay(GRU(i - 1, h)), CAUSAL, EXACT),
+    _row("decay-lstm", Decay, lambda i, h: Decay(LSTM(i - 1, h)), CAUSAL, EXACT),
+    _row("decay-min-gru", Decay, lambda i, h: Decay(MinGRU(i - 1, h)), CAUSAL, EXACT),
+    _row("front-end", CausalConv, _front_end, CAUSAL, EXACT),
     _row("stack", Stack, _stack, CAUSAL, EXACT, RANDOM),
     _row("residual", Residual, lambda i, h: Residual(LSTM(i, i)), CAUSAL, EXACT),
     _row("dropout", Dropout, lambda i, h: Dropout(i, 0.3), CAUSAL, EXACT, RANDOM),

@@ -10,7 +10,7 @@ import torch
 
 import segue.nn
 from segue import ops
-from segue.cells import GRU, LSTM, Elman, LSTMState
+from segue.cells import GRU, LSTM, CausalConv, ConvGRU, Elman, LSTMState, MinGRU
 from segue.errors import CausalError, ShapeError, SpecError
 from segue.layers import (
     Bidirectional,
@@ -440,6 +440,16 @@ def test_explain_names_the_paths_and_what_rules_out_faster_ones() -> None:
 def test_explain_says_that_options_do_not_leave_the_fast_path(layer: torch.nn.Module) -> None:
     path = f"training and inference: native kernel, {ops.native_name()}"
     assert explain(layer) == f"{type(layer).__name__}: {path}"
+
+
+def test_explain_of_laws_that_are_linear_in_the_state_and_of_convolutions() -> None:
+    native = f"native kernel, {ops.native_name()}"
+    assert explain(MinGRU(2, 3)) == f"MinGRU: training and inference: {native}"
+    assert "loop (the native kernels take float32" in explain(MinGRU(2, 3).double())
+    loop = "loop over torch's convolutions (a kernel for them there is not)"
+    assert explain(ConvGRU(1, 2, (3,))) == f"ConvGRU: training and inference: {loop}"
+    conv = "CausalConv: training and inference: torch, all steps at once"
+    assert explain(CausalConv(2, 3)) == conv
 
 
 def test_explain_of_other_dtypes() -> None:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from segue.cells.attention import AttentionState, CausalAttention
 from segue.cells.cell import Cell, LawCell
+from segue.cells.cfc import CfC
+from segue.cells.conv import CausalConv, CausalConvState
+from segue.cells.conv_cell import ConvCell
+from segue.cells.conv_gru import ConvGRU
+from segue.cells.conv_lstm import ConvLSTM
+from segue.cells.conv_rnn import ConvRNN
 from segue.cells.elman import Elman, ElmanLaw, ElmanState
 from segue.cells.gru import GRU, GRULaw, GRUState
+from segue.cells.gru_d import GRUD, GRUDState
 from segue.cells.init import INITS, Init, chrono, identity, orthogonal, uniform, xavier
 from segue.cells.law import QUIET, Law, Noise
+from segue.cells.linear import LinearCell, LinearState
 from segue.cells.lstm import LSTM, LSTMLaw, LSTMState
+from segue.cells.min_gru import MinGRU
+from segue.cells.min_lstm import MinLSTM
+from segue.cells.rg_lru import RGLRU
 from segue.ops import State
 
 CELLS: dict[str, type[LawCell]] = {"elman": Elman, "lstm": LSTM, "gru": GRU}
@@ -15,13 +27,25 @@ CELLS: dict[str, type[LawCell]] = {"elman": Elman, "lstm": LSTM, "gru": GRU}
 __all__ = [
     "CELLS",
     "GRU",
+    "GRUD",
     "INITS",
     "LSTM",
     "QUIET",
+    "RGLRU",
+    "AttentionState",
+    "CausalAttention",
+    "CausalConv",
+    "CausalConvState",
     "Cell",
+    "CfC",
+    "ConvCell",
+    "ConvGRU",
+    "ConvLSTM",
+    "ConvRNN",
     "Elman",
     "ElmanLaw",
     "ElmanState",
+    "GRUDState",
     "GRULaw",
     "GRUState",
     "Init",
@@ -29,6 +53,10 @@ __all__ = [
     "LSTMState",
     "Law",
     "LawCell",
+    "LinearCell",
+    "LinearState",
+    "MinGRU",
+    "MinLSTM",
     "Noise",
     "State",
     "chrono",

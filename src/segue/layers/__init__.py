@@ -9,6 +9,7 @@ from __future__ import annotations
 from segue.layers.acausal import Bidirectional, Chain
 from segue.layers.causal import Dropout, DropoutState, Residual, Stack, TimeDistributed
 from segue.layers.compiled import Compiled
+from segue.layers.decay import Decay
 from segue.layers.linear import Linear, Readout
 from segue.layers.noise import RecurrentDropout, RecurrentDropoutState, Zoneout
 from segue.layers.paths import explain
@@ -29,6 +30,7 @@ __all__ = [
     "Bidirectional",
     "Chain",
     "Compiled",
+    "Decay",
     "Dropout",
     "DropoutState",
     "Linear",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segue import ops
-from segue.cells import LawCell
+from segue.cells import ConvCell, LawCell, LinearCell
 from segue.layers.linear import Linear
 from segue.layers.noise import RecurrentDropout, Zoneout
 
@@ -46,7 +46,13 @@ def _paths(name: str, layer: nn.Module) -> list[str]:
         return _paths_of_torch(name, layer)
     if isinstance(layer, LawCell | RecurrentDropout | Zoneout):
         return _paths_of_law(name, layer)
-    return [f"{name}: training and inference: torch, all steps at once"]
+    both = f"{name}: training and inference"
+    if isinstance(layer, LinearCell):
+        limit = _not_native(layer.w_xh)
+        return [f"{both}: {f'loop ({limit})' if limit else _native()}"]
+    if isinstance(layer, ConvCell):
+        return [f"{both}: loop over torch's convolutions (a kernel for them there is not)"]
+    return [f"{both}: torch, all steps at once"]
 
 
 def _paths_of_law(name: str, layer: LawCell | RecurrentDropout | Zoneout) -> list[str]:

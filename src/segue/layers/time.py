@@ -100,8 +100,8 @@ def _scan_cell(
 
 
 def as_steps(x: Tensor, inputs: int) -> Ragged:
-    """``[B, T, I]`` as B sequences of T steps (a view where x is contiguous)."""
-    check("unroll.x", x, "B T I", {"I": inputs})
+    """``[B, T, I, ...]`` as B sequences of T steps (a view where x is contiguous)."""
+    check("unroll.x", x, "B T I ...", {"I": inputs})
     return Ragged.rectangular(x)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from segue.ops.draws import draw
 from segue.ops.fused import fused_runs, in_buckets
+from segue.ops.linear import scan_linear
 from segue.ops.loop import State, carried_dtype, leaves, loop, map_state
 from segue.ops.native import GRU, LSTM, Elman, Given, Shared, cut, native_name, native_runs
 from segue.ops.recurrence import linear, scan
@@ -38,4 +39,5 @@ __all__ = [
     "native_name",
     "native_runs",
     "scan",
+    "scan_linear",
 ]

@@ -119,6 +119,16 @@ def cut(lengths: Tensor, flags: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     return lengths, first, last
 
 
+def scan_linear(
+    a: Tensor, b: Tensor, lengths: Tensor, h: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    """h_t = a_t h_{t-1} + b_t: a and b ``[N, H]``, h ``[B, H]`` -> y ``[N, H]``, the last h."""
+    y, last = fresh(*a.shape), fresh(*h.shape)
+    given = _memory(a), _memory(b), _memory(lengths), _memory(h)
+    _NATIVE.scan_linear(*given, _memory(y), _memory(last), reverse, torch.get_num_threads())
+    return y, last
+
+
 def draw(size: int, rate: float) -> Tensor | None:
     """bool ``[size]``, True with this probability; None where the native module was not built."""
     if _NATIVE is None:

@@ -1,0 +1,173 @@
+"""Windowed causal attention."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from segue import ops
+from segue.cells.cell import Cell
+from segue.errors import ShapeError, SpecError
+from segue.ragged import Ragged
+from segue.shapes import check
+
+_BASE = 10_000.0
+
+
+class AttentionState(NamedTuple):
+    """keys and values ``[B, W - 1, O]`` of the last steps, the oldest first and not yet rotated;
+    seen ``[B, 1]``: how many of them there are.
+    """
+
+    keys: Tensor
+    values: Tensor
+    seen: Tensor
+
+
+class CausalAttention(Cell):
+    """Attention of every step to itself and the W - 1 steps before (Vaswani et al., 2017,
+    arXiv:1706.03762; with a window: Beltagy et al., 2020, arXiv:2004.05150), so that the memory of
+    a live session is bounded. In each head, with D = O / heads,
+
+        q_t, k_t, v_t = W_q x_t + b_q, W_k x_t + b_k, W_v x_t + b_v
+        s_tj = (R_t q_t) . (R_j k_j) / sqrt(D),   t - W < j <= t
+        y_t = W_o [sum_j softmax_j(s_tj) v_j] + b_o,   heads side by side
+
+    R_t turns the pairs of elements d and d + D / 2 by the angles t 10000^(-2 d / D) (rotary
+    positions, Su et al., 2021, arXiv:2104.09864): s depends on t - j alone.
+
+    Shapes: x ``[B, I]``, y ``[B, O]``, w_xh is W_q, W_k and W_v one below the other ``[3 O, I]``,
+        b_h alike ``[3 O]``; w_hy ``[O, O]``, b_y ``[O]``.
+
+    Args:
+        inputs: I.
+        outputs: O, a multiple of twice the heads.
+        heads: how many.
+        window: W, the steps that are seen, the present one among them.
+
+    Raises:
+        SpecError: a window below 1, or outputs that the heads do not divide into even parts.
+
+    >>> cell = CausalAttention(3, 8, heads=2, window=4)
+    >>> y, state = cell.step(torch.zeros(2, 3), cell.initial_state(2))
+    >>> y.shape, state.keys.shape
+    (torch.Size([2, 8]), torch.Size([2, 3, 8]))
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, heads: int = 4, window: int = 64) -> None:
+        super().__init__()
+        if heads < 1 or outputs % (2 * heads):
+            fix = "give outputs that are a multiple of twice the heads"
+            got = f"{outputs} outputs and {heads} heads"
+            raise SpecError("CausalAttention", "an even number of outputs per head", got, fix)
+        if window < 1:
+            fix = "give how many steps are seen"
+            raise SpecError("CausalAttention.window", "at least 1", str(window), fix)
+        self.inputs, self.outputs, self.heads, self.window = inputs, outputs, heads, window
+        self.w_xh = nn.Parameter(torch.empty(3 * outputs, inputs))
+        self.b_h = nn.Parameter(torch.zeros(3 * outputs))
+        self.w_hy = nn.Parameter(torch.empty(outputs, outputs))
+        self.b_y = nn.Parameter(torch.zeros(outputs))
+        for weight in (*self.w_xh.split(outputs), self.w_hy):
+            nn.init.xavier_uniform_(weight)
+
+    def initial_state(self, batch: int) -> AttentionState:
+        """Nothing seen."""
+        past = self.w_hy.new_zeros(batch, self.window - 1, self.outputs)
+        return AttentionState(past, past.clone(), self.w_hy.new_zeros(batch, 1))
+
+    def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
+        """One step: ``[B, I] -> [B, O]``.
+
+        Raises:
+            ShapeError: x is not ``[B, I]``, or the state is that of other sequences.
+        """
+        check("CausalAttention.step", x, "B I", {"I": self.inputs})
+        return self.scan(Ragged(x, torch.ones(x.shape[0], dtype=torch.int64)), state)
+
+    def scan(self, x: Ragged, state: AttentionState) -> tuple[Tensor, AttentionState]:
+        """All steps: ``[N, I] -> [N, O]``; each sequence in blocks of W steps, which see themselves
+        and the W - 1 steps before the block.
+        """
+        check("CausalAttention.scan", x.values, "N I", {"I": self.inputs})
+        self._check(x.batch, state)
+        q, k, v = ops.linear(x.values, self.w_xh, self.b_h).split(self.outputs, dim=-1)
+        k, v = self._extended(k, state.keys), self._extended(v, state.values)
+        y = ops.linear(self._mixed(x, q, k, v, state), self.w_hy, self.b_y)
+        return y, self._after(x, k, v, state)
+
+    def _extended(self, values: Tensor, past: Tensor) -> Tensor:
+        """The past of all sequences, then their steps, ``[B (W - 1) + N, O]``."""
+        return torch.cat([past.flatten(0, 1).to(values.dtype), values])
+
+    def _places(self, x: Ragged, rows: Tensor, times: Tensor) -> Tensor:
+        """Where in `_extended` a step of a sequence is; times count below 0 into the past, and what
+        is beyond the last step is that one.
+        """
+        past = self.window - 1
+        later = x.batch * past + x.offsets[rows] + torch.minimum(times, x.lengths[rows] - 1)
+        return torch.where(times < 0, (rows + 1) * past + times, later)
+
+    def _mixed(self, x: Ragged, q: Tensor, k: Tensor, v: Tensor, state: AttentionState) -> Tensor:
+        window, heads = self.window, self.heads
+        if x.total == 0:
+            return q
+        counts = (x.lengths + window - 1) // window
+        rows = torch.repeat_interleave(counts)[:, None]
+        starts = torch.cat([torch.arange(int(count)) for count in counts])[:, None] * window
+        inside = torch.arange(window)
+        around = torch.arange(1 - window, window)
+        asked, seen = (
+            starts + inside,
+            starts + around,
+        )  # times, of [blocks, W] and [blocks, 2 W - 1]
+        known = -state.seen[:, 0].long().cpu()[rows]  # no key is older
+        back = inside[:, None] - around
+        allowed = (back >= 0) & (back < window) & (seen >= known)[:, None]
+        device = q.device
+        places = self._places(x, rows, seen).to(device)
+        lengths = x.lengths[rows]
+        real = asked < lengths
+        steps = (x.offsets[rows] + torch.where(real, asked, torch.zeros(()).long())).to(device)
+        # What is not a number must be seen in its window alone, but 0 times NaN is NaN.
+        broken = ~(k.isfinite() & v.isfinite()).all(dim=-1, keepdim=True)
+        k, v = k.masked_fill(broken, 0.0), v.masked_fill(broken, 0.0)
+        is_broken = (allowed.to(device) & broken[places].transpose(1, 2)).any(dim=-1)
+        split = heads, self.outputs // heads
+        queries = _turned(q[steps].unflatten(-1, split), inside.to(device))
+        keys = _turned(k[places].unflatten(-1, split), around.to(device))
+        parts = queries, keys, v[places].unflatten(-1, split)
+        mixed = nn.functional.scaled_dot_product_attention(
+            *(part.transpose(1, 2) for part in parts), attn_mask=allowed[:, None].to(device)
+        )
+        mixed = mixed.transpose(1, 2).flatten(2).masked_fill(is_broken[..., None], torch.nan)
+        return mixed[real.to(device)]
+
+    def _after(self, x: Ragged, k: Tensor, v: Tensor, state: AttentionState) -> AttentionState:
+        past = self.window - 1
+        rows = torch.arange(x.batch)[:, None]
+        places = self._places(x, rows, x.lengths[:, None] - torch.arange(past, 0, -1)).to(k.device)
+        seen = state.seen + x.lengths[:, None].to(state.seen)
+        dtype = state.keys.dtype
+        return AttentionState(k[places].to(dtype), v[places].to(dtype), seen.clamp(max=past))
+
+    def _check(self, batch: int, state: AttentionState) -> None:
+        past = [batch, self.window - 1, self.outputs]
+        shapes = {"keys": past, "values": past, "seen": [batch, 1]}
+        for name, shape in shapes.items():
+            got = list(getattr(state, name).shape)
+            if got != shape:
+                where, fix = f"{name} of CausalAttention's state", "take it from initial_state(B)"
+                raise ShapeError(where, str(shape), str(got), fix)
+
+
+def _turned(x: Tensor, times: Tensor) -> Tensor:
+    """R_t x: ``[blocks, T, heads, D]``, times ``[T]``."""
+    half = x.shape[-1] // 2
+    rates = _BASE ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
+    angles = times[:, None, None] * rates
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

@@ -1,0 +1,85 @@
+"""What laws have in common whose state enters them linearly: minGRU, minLSTM, RG-LRU."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from segue import ops
+from segue.cells.cell import Cell
+from segue.errors import ShapeError
+from segue.ragged import Ragged
+from segue.shapes import check
+
+
+class LinearState(NamedTuple):
+    """h ``[B, H]``."""
+
+    h: Tensor
+
+
+class LinearCell(Cell):
+    """A cell h_t = a_t * h_{t-1} + b_t, y_t = h_t, in which a and b depend on the input alone.
+
+    So they are made for all steps at once, and what is left for the loop over time is a
+    multiply-add. On the native path the bits of a sequence depend neither on the batch, nor on how
+    it is cut into chunks.
+
+    Shapes: x ``[B, I]``; a, b, h and y ``[B, H]``.
+    """
+
+    def __init__(self, inputs: int, hidden: int, gates: int) -> None:
+        super().__init__()
+        self.inputs, self.outputs = inputs, hidden
+        self.w_xh = nn.Parameter(torch.empty(gates * hidden, inputs))
+        self.b_h = nn.Parameter(torch.zeros(gates * hidden))
+        for gate in self.w_xh.split(hidden):
+            nn.init.xavier_uniform_(gate)
+
+    @abstractmethod
+    def terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """a and b: ``[N, I] -> [N, H]``, twice."""
+
+    def initial_state(self, batch: int) -> LinearState:
+        """h = 0."""
+        dtype, device = ops.carried_dtype(self.w_xh), self.w_xh.device
+        return LinearState(torch.zeros(batch, self.outputs, dtype=dtype, device=device))
+
+    def step(self, x: Tensor, state: LinearState) -> tuple[Tensor, LinearState]:
+        """One step of B sequences: ``[B, I] -> [B, H]``.
+
+        Raises:
+            ShapeError: x is not ``[B, I]``, or the state is that of other sequences.
+        """
+        check(f"{type(self).__name__}.step", x, "B I", {"I": self.inputs})
+        return self._scan(Ragged(x, torch.ones(x.shape[0], dtype=torch.int64)), state)
+
+    def scan(
+        self, x: Ragged, state: LinearState, kept: Tensor | None = None
+    ) -> tuple[Tensor, LinearState]:
+        """All steps of all sequences: ``[N, I] -> [N, H]``.
+
+        Args:
+            kept: ``[N, H]``, what is left of the state before each step; None for all of it.
+        """
+        check(f"{type(self).__name__}.scan", x.values, "N I", {"I": self.inputs})
+        return self._scan(x, state, kept)
+
+    def _scan(
+        self, x: Ragged, state: LinearState, kept: Tensor | None = None
+    ) -> tuple[Tensor, LinearState]:
+        shape = x.batch, self.outputs
+        if state.h.shape != shape:
+            got, fix = str(list(state.h.shape)), "take it from initial_state(B)"
+            raise ShapeError(f"the state of {type(self).__name__}", str(list(shape)), got, fix)
+        a, b = self.terms(x.values)
+        a = a if kept is None else a * kept
+        y, h = ops.scan_linear(a.to(state.h.dtype), b.to(state.h.dtype), x, state.h)
+        return y.to(x.values.dtype), LinearState(h)
+
+    def _gates(self, x: Tensor) -> tuple[Tensor, ...]:
+        """W x + b, gate by gate."""
+        return ops.linear(x, self.w_xh, self.b_h).split(self.outputs, dim=-1)
