@@ -116,8 +116,9 @@ def test_gaps_that_differ_by_row_touch_that_row_alone() -> None:
         later = x.clone()
         later[1, 5, 0] += 10
         changed = unroll(cell, later)[0]
-        assert torch.equal(changed[0], y[0]) and torch.equal(changed[1, :5], y[1, :5])
-        assert not torch.equal(changed[1, 5], y[1, 5])
+        torch.testing.assert_close(changed[0], y[0])
+        torch.testing.assert_close(changed[1, :5], y[1, :5])
+        assert float((changed[1, 5] - y[1, 5]).detach().abs().max()) > 1e-6
 
 
 def test_two_short_waits_are_one_long_one() -> None:
@@ -133,7 +134,7 @@ def test_two_short_waits_are_one_long_one() -> None:
     assert torch.equal(kept(-1.0), torch.ones(1, H, dtype=torch.float64))
 
 
-def test_a_law_linear_in_the_state_decays_natively_to_the_bits_of_its_steps() -> None:
+def test_a_law_linear_in_the_state_decays_in_one_scan() -> None:
     torch.manual_seed(0)
     layer = Decay(MinGRU(F, H))
     assert isinstance(layer.body, LinearCell)
@@ -143,7 +144,7 @@ def test_a_law_linear_in_the_state_decays_natively_to_the_bits_of_its_steps() ->
         state = layer.initial_state(2)
         for t in range(T):
             one, state = layer.step(x[:, t], state)
-            assert torch.equal(one, y.values.reshape(2, T, H)[:, t])
+            torch.testing.assert_close(one, y.values.reshape(2, T, H)[:, t])
 
 
 def test_what_was_not_observed_is_not_read() -> None:

@@ -70,7 +70,7 @@ class CausalAttention(Cell):
         self.b_h = nn.Parameter(torch.zeros(3 * outputs))
         self.w_hy = nn.Parameter(torch.empty(outputs, outputs))
         self.b_y = nn.Parameter(torch.zeros(outputs))
-        for weight in (*self.w_xh.split(outputs), self.w_hy):
+        for weight in (*torch.split(self.w_xh, outputs), self.w_hy):
             nn.init.xavier_uniform_(weight)
 
     def initial_state(self, batch: int) -> AttentionState:
@@ -93,7 +93,7 @@ class CausalAttention(Cell):
         """
         check("CausalAttention.scan", x.values, "N I", {"I": self.inputs})
         self._check(x.batch, state)
-        q, k, v = ops.linear(x.values, self.w_xh, self.b_h).split(self.outputs, dim=-1)
+        q, k, v = torch.split(ops.linear(x.values, self.w_xh, self.b_h), self.outputs, dim=-1)
         k, v = self._extended(k, state.keys), self._extended(v, state.values)
         y = ops.linear(self._mixed(x, q, k, v, state), self.w_hy, self.b_y)
         return y, self._after(x, k, v, state)
@@ -123,9 +123,9 @@ class CausalAttention(Cell):
             starts + inside,
             starts + around,
         )  # times, of [blocks, W] and [blocks, 2 W - 1]
-        known = -state.seen[:, 0].long().cpu()[rows]  # no key is older
+        oldest = -state.seen[:, 0].cpu()[rows]
         back = inside[:, None] - around
-        allowed = (back >= 0) & (back < window) & (seen >= known)[:, None]
+        allowed = (back >= 0) & (back < window) & ((seen >= oldest)[:, None] | (back == 0))
         device = q.device
         places = self._places(x, rows, seen).to(device)
         lengths = x.lengths[rows]
@@ -135,13 +135,12 @@ class CausalAttention(Cell):
         broken = ~(k.isfinite() & v.isfinite()).all(dim=-1, keepdim=True)
         k, v = k.masked_fill(broken, 0.0), v.masked_fill(broken, 0.0)
         is_broken = (allowed.to(device) & broken[places].transpose(1, 2)).any(dim=-1)
-        split = heads, self.outputs // heads
-        queries = _turned(q[steps].unflatten(-1, split), inside.to(device))
-        keys = _turned(k[places].unflatten(-1, split), around.to(device))
-        parts = queries, keys, v[places].unflatten(-1, split)
-        mixed = nn.functional.scaled_dot_product_attention(
-            *(part.transpose(1, 2) for part in parts), attn_mask=allowed[:, None].to(device)
-        )
+        q, k, v = q[steps], k[places], v[places]
+        q, k, v = (part.reshape(*part.shape[:2], heads, -1) for part in (q, k, v))
+        q, k = _turned(q, inside.to(device)), _turned(k, around.to(device))
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        mask = allowed[:, None].to(device)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         mixed = mixed.transpose(1, 2).flatten(2).masked_fill(is_broken[..., None], torch.nan)
         return mixed[real.to(device)]
 
@@ -150,8 +149,9 @@ class CausalAttention(Cell):
         rows = torch.arange(x.batch)[:, None]
         places = self._places(x, rows, x.lengths[:, None] - torch.arange(past, 0, -1)).to(k.device)
         seen = state.seen + x.lengths[:, None].to(state.seen)
+        seen = torch.minimum(seen, state.seen.clamp(min=past))  # an empty sequence keeps its own
         dtype = state.keys.dtype
-        return AttentionState(k[places].to(dtype), v[places].to(dtype), seen.clamp(max=past))
+        return AttentionState(k[places].to(dtype), v[places].to(dtype), seen)
 
     def _check(self, batch: int, state: AttentionState) -> None:
         past = [batch, self.window - 1, self.outputs]

@@ -46,7 +46,7 @@ class CfC(Cell):
         self.b_v = nn.Parameter(torch.zeros(wide))
         self.w_vh = nn.Parameter(torch.empty(4 * hidden, wide))
         self.b_h = nn.Parameter(torch.zeros(4 * hidden))
-        for weight in (self.w_v, *self.w_vh.split(hidden)):
+        for weight in (self.w_v, *torch.split(self.w_vh, hidden)):
             nn.init.xavier_uniform_(weight)
 
     def initial_state(self, batch: int) -> ElmanState:

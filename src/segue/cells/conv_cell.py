@@ -56,7 +56,7 @@ class ConvCell(Cell):
         self.w_hh = nn.Parameter(torch.empty(gates * hidden, hidden, *extents))
         self.b_h = nn.Parameter(torch.zeros(gates * hidden))
         for weight in (self.w_xh, self.w_hh):
-            for gate in weight.split(hidden):
+            for gate in torch.split(weight, hidden):
                 nn.init.xavier_uniform_(gate)
 
     @abstractmethod

@@ -64,9 +64,9 @@ class GRUD(Cell):
         self.w_gh = nn.Parameter(torch.empty(hidden, features))
         self.b_gh = nn.Parameter(torch.zeros(hidden))
         self.register_buffer("mean", torch.zeros(features))
-        for gate in self.w_xh.split(hidden):
+        for gate in torch.split(self.w_xh, hidden):
             nn.init.xavier_uniform_(gate)
-        for gate in self.w_hh.split(hidden):
+        for gate in torch.split(self.w_hh, hidden):
             nn.init.orthogonal_(gate)
         nn.init.xavier_uniform_(self.w_gh)
 
@@ -87,7 +87,7 @@ class GRUD(Cell):
         if state.h.shape != (x.shape[0], self.outputs):
             got, fix = str(list(state.h.shape)), "take it from initial_state(B)"
             raise ShapeError("the state of GRUD", str([x.shape[0], self.outputs]), got, fix)
-        elapsed, values, flags = x.split([1, self.features, self.features], dim=1)
+        elapsed, values, flags = torch.split(x, [1, self.features, self.features], dim=1)
         observed = flags > 0.5
         since = state.since + elapsed.to(state.since.dtype).clamp_min(0)
         decay = torch.exp(-torch.relu(self.w_gx * since + self.b_gx))

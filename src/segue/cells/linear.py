@@ -25,8 +25,8 @@ class LinearCell(Cell):
     """A cell h_t = a_t * h_{t-1} + b_t, y_t = h_t, in which a and b depend on the input alone.
 
     So they are made for all steps at once, and what is left for the loop over time is a
-    multiply-add. On the native path the bits of a sequence depend neither on the batch, nor on how
-    it is cut into chunks.
+    multiply-add. Its bits depend neither on the batch, nor on chunks; those of a and b may, by the
+    way in which torch vectorises sigmoids.
 
     Shapes: x ``[B, I]``; a, b, h and y ``[B, H]``.
     """
@@ -36,7 +36,7 @@ class LinearCell(Cell):
         self.inputs, self.outputs = inputs, hidden
         self.w_xh = nn.Parameter(torch.empty(gates * hidden, inputs))
         self.b_h = nn.Parameter(torch.zeros(gates * hidden))
-        for gate in self.w_xh.split(hidden):
+        for gate in torch.split(self.w_xh, hidden):
             nn.init.xavier_uniform_(gate)
 
     @abstractmethod
@@ -82,4 +82,4 @@ class LinearCell(Cell):
 
     def _gates(self, x: Tensor) -> tuple[Tensor, ...]:
         """W x + b, gate by gate."""
-        return ops.linear(x, self.w_xh, self.b_h).split(self.outputs, dim=-1)
+        return torch.split(ops.linear(x, self.w_xh, self.b_h), self.outputs, dim=-1)

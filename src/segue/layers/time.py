@@ -101,7 +101,7 @@ def _scan_cell(
 
 def as_steps(x: Tensor, inputs: int) -> Ragged:
     """``[B, T, I, ...]`` as B sequences of T steps (a view where x is contiguous)."""
-    check("unroll.x", x, "B T I ...", {"I": inputs})
+    check("unroll.x", x, "B T I ..." if x.dim() > 3 else "B T I", {"I": inputs})
     return Ragged.rectangular(x)
 
 
