@@ -188,6 +188,31 @@ void check_before(int64_t width, bool masked, bool reverse) {
     }
 }
 
+void check_linear(int64_t hidden, bool reverse) {
+    Draw draw(hidden);
+    const std::vector<int64_t> lengths = {3, 0, 1, 70, 5, 0};
+    const int64_t rows = 79, count = 6;
+    const Floats a = draw.many(rows * hidden, -1, 1), b = draw.many(rows * hidden, -1, 1);
+    const Floats h0 = draw.many(count * hidden, -1, 1);
+    Floats want(rows * hidden), last = h0;
+    for (int64_t s = 0, start = 0; s < count; start += lengths[s++])
+        for (int64_t t = 0; t < lengths[s]; ++t)
+            for (int64_t j = 0; j < hidden; ++j) {
+                const int64_t n = (start + (reverse ? lengths[s] - 1 - t : t)) * hidden + j;
+                float& h = last[s * hidden + j];
+                want[n] = h = std::fma(a[n], h, b[n]);
+            }
+    for (int threads : {1, 2, 3}) {
+        Memory memory;
+        Floats y, h_last;
+        segue::scan_linear({{count, rows, memory.input(lengths, "lengths"), reverse, threads}, hidden,
+                            memory.input(a, "a"), memory.input(b, "b"), memory.input(h0, "h0"),
+                            memory.output(y, rows * hidden, "y"), memory.output(h_last, count * hidden, "h_last")});
+        memory.finish();
+        require(y == want && h_last == last, "expected a * h + b at every step, on any threads");
+    }
+}
+
 }  // namespace
 
 void check_products(Harness& harness) {
@@ -221,6 +246,10 @@ void check_products(Harness& harness) {
         for (int64_t rows : {0, 1, 127, 300, 2000})
             harness.check("column sums rows " + std::to_string(rows) + " columns " + std::to_string(columns),
                           [&] { check_column_sums(harness, rows, columns); });
+    for (int64_t hidden : {1, 17, 300, 4000})
+        for (bool reverse : {false, true})
+            harness.check("linear recurrence, hidden " + std::to_string(hidden),
+                          [&] { check_linear(hidden, reverse); });
     for (int64_t size : {0, 1, 255, 256, 1000, 300000})
         harness.check("draws " + std::to_string(size), [&] { check_draw(size); });
     for (int64_t width : {1, 17, 2000})
