@@ -235,9 +235,10 @@ void check_bits(Harness& harness) {
             for (unsigned options : {0u, kWithRates, static_cast<unsigned>(kReverse)})
                 laws(options, wide), laws(options, one), laws(options, {5, 257, 66, lengths});
         const Case large{kind, applicable(kind, kWithDraws), {9, 64, 33, many}};
-        // Weights beyond a cache: several threads share the same rows.
-        const Case heavy{kind, applicable(kind, kWithDraws), {5, 700, 130, {3, 0, 1, 2, 6}}};
-        for (const Case& of : {large, heavy})
+        // Weights beyond a cache: several threads share the same rows, with norms and without.
+        const Sizes shared = {5, 700, 130, {3, 0, 1, 2, 6, 4, 5, 3, 6}};
+        const Case heavy{kind, applicable(kind, kWithDraws), shared}, plain{kind, applicable(kind, 0), shared};
+        for (const Case& of : {large, heavy, plain})
             harness.check("any threads " + of.name(), [&] { check_threads(Whole(of)); });
     }
 }
