@@ -46,6 +46,7 @@ CAUSAL = "causal"  # a cell: it has initial_state and step
 LAW = "law"  # a cell with an equation of its own
 EXACT = "exact"  # float32 inference gives the same bits in any batch, chunk and number of threads
 RANDOM = "random"  # training draws random numbers
+TORCH = "torch"  # it runs on torch so far: it has no compiled step, and a traced graph its own bits
 
 
 @dataclass(frozen=True)
@@ -162,32 +163,34 @@ CELLS = [
 ]
 
 LAYERS = [
-    _row("causal-conv", CausalConv, CausalConv, CAUSAL, EXACT),
-    _row("causal-conv-one", CausalConv, partial(CausalConv, kernel=1), CAUSAL, EXACT),
-    _row("causal-conv-dilated", CausalConv, partial(CausalConv, dilation=3), CAUSAL, EXACT),
+    _row("causal-conv", CausalConv, CausalConv, CAUSAL, EXACT, TORCH),
+    _row("causal-conv-one", CausalConv, partial(CausalConv, kernel=1), CAUSAL, EXACT, TORCH),
+    _row("causal-conv-dilated", CausalConv, partial(CausalConv, dilation=3), CAUSAL, EXACT, TORCH),
     _row(
         "causal-conv-depthwise",
         CausalConv,
         lambda i, h: CausalConv(i, i, kernel=4, depthwise=True),
-        *(CAUSAL, EXACT),
+        *(CAUSAL, EXACT, TORCH),
     ),
-    _row("min-gru", MinGRU, MinGRU, CAUSAL),
-    _row("min-lstm", MinLSTM, MinLSTM, CAUSAL),
-    _row("rg-lru", RGLRU, RGLRU, CAUSAL),
-    _row("conv-rnn", ConvRNN, _pictures(ConvRNN), CAUSAL),
-    _row("conv-lstm", ConvLSTM, _pictures(ConvLSTM), CAUSAL),
-    _row("conv-lstm-peepholes", ConvLSTM, _pictures(partial(ConvLSTM, peepholes=True)), CAUSAL),
-    _row("conv-gru", ConvGRU, _pictures(ConvGRU), CAUSAL),
-    _row("attention", CausalAttention, partial(_attention, window=4), CAUSAL),
-    _row("attention-wide", CausalAttention, partial(_attention, window=30), CAUSAL),
-    _row("attention-one", CausalAttention, partial(_attention, window=1), CAUSAL),
-    _row("transformer", CausalAttention, _transformer, CAUSAL),
-    _row("gru-d", GRUD, _with_flags, CAUSAL),
-    _row("cfc", CfC, lambda i, h: CfC(i - 1, h, backbone=7), CAUSAL),
-    _row("decay-gru", Decay, lambda i, h: Decay(GRU(i - 1, h)), CAUSAL),
-    _row("decay-lstm", Decay, lambda i, h: Decay(LSTM(i - 1, h)), CAUSAL),
-    _row("decay-min-gru", Decay, lambda i, h: Decay(MinGRU(i - 1, h)), CAUSAL),
-    _row("front-end", CausalConv, _front_end, CAUSAL, EXACT),
+    _row("min-gru", MinGRU, MinGRU, CAUSAL, TORCH),
+    _row("min-lstm", MinLSTM, MinLSTM, CAUSAL, TORCH),
+    _row("rg-lru", RGLRU, RGLRU, CAUSAL, TORCH),
+    _row("conv-rnn", ConvRNN, _pictures(ConvRNN), CAUSAL, TORCH),
+    _row("conv-lstm", ConvLSTM, _pictures(ConvLSTM), CAUSAL, TORCH),
+    _row(
+        "conv-lstm-peepholes", ConvLSTM, _pictures(partial(ConvLSTM, peepholes=True)), CAUSAL, TORCH
+    ),
+    _row("conv-gru", ConvGRU, _pictures(ConvGRU), CAUSAL, TORCH),
+    _row("attention", CausalAttention, partial(_attention, window=4), CAUSAL, TORCH),
+    _row("attention-wide", CausalAttention, partial(_attention, window=30), CAUSAL, TORCH),
+    _row("attention-one", CausalAttention, partial(_attention, window=1), CAUSAL, TORCH),
+    _row("transformer", CausalAttention, _transformer, CAUSAL, TORCH),
+    _row("gru-d", GRUD, _with_flags, CAUSAL, TORCH),
+    _row("cfc", CfC, lambda i, h: CfC(i - 1, h, backbone=7), CAUSAL, TORCH),
+    _row("decay-gru", Decay, lambda i, h: Decay(GRU(i - 1, h)), CAUSAL, TORCH),
+    _row("decay-lstm", Decay, lambda i, h: Decay(LSTM(i - 1, h)), CAUSAL, TORCH),
+    _row("decay-min-gru", Decay, lambda i, h: Decay(MinGRU(i - 1, h)), CAUSAL, TORCH),
+    _row("front-end", CausalConv, _front_end, CAUSAL, EXACT, TORCH),
     _row("stack", Stack, _stack, CAUSAL, EXACT, RANDOM),
     _row("residual", Residual, lambda i, h: Residual(LSTM(i, i)), CAUSAL, EXACT),
     _row("dropout", Dropout, lambda i, h: Dropout(i, 0.3), CAUSAL, EXACT, RANDOM),

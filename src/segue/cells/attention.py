@@ -114,15 +114,14 @@ class CausalAttention(Cell):
         window, heads = self.window, self.heads
         if x.total == 0:
             return q
+        times = x.times().cpu()
         counts = (x.lengths + window - 1) // window
         rows = torch.repeat_interleave(counts)[:, None]
         starts = torch.cat([torch.arange(int(count)) for count in counts])[:, None] * window
         inside = torch.arange(window)
         around = torch.arange(1 - window, window)
-        asked, seen = (
-            starts + inside,
-            starts + around,
-        )  # times, of [blocks, W] and [blocks, 2 W - 1]
+        # Times, [blocks, W] and [blocks, 2 W - 1].
+        asked, seen = starts + inside, starts + around
         oldest = -state.seen[:, 0].cpu()[rows]
         back = inside[:, None] - around
         allowed = (back >= 0) & (back < window) & ((seen >= oldest)[:, None] | (back == 0))
@@ -142,7 +141,9 @@ class CausalAttention(Cell):
         mask = allowed[:, None].to(device)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         mixed = mixed.transpose(1, 2).flatten(2).masked_fill(is_broken[..., None], torch.nan)
-        return mixed[real.to(device)]
+        first = counts.cumsum(0) - counts  # block of each sequence
+        places = (first[x.rows().cpu()] + times // window) * window + times % window
+        return mixed.flatten(0, 1)[places.to(device)]
 
     def _after(self, x: Ragged, k: Tensor, v: Tensor, state: AttentionState) -> AttentionState:
         past = self.window - 1
