@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segue import ops
 from segue.cells.cell import Cell
 from segue.errors import ShapeError, SpecError
-from segue.ragged import Ragged
+from segue.ragged import Ragged, unchecked
 from segue.shapes import check
 
 _BASE = 10_000.0
@@ -116,8 +116,8 @@ class CausalAttention(Cell):
             return q
         times = x.times().cpu()
         counts = (x.lengths + window - 1) // window
-        rows = torch.repeat_interleave(counts)[:, None]
-        starts = torch.cat([torch.arange(int(count)) for count in counts])[:, None] * window
+        blocks = unchecked(torch.empty(int(counts.sum()), 0), counts)
+        rows, starts = blocks.rows()[:, None], blocks.times()[:, None] * window
         inside = torch.arange(window)
         around = torch.arange(1 - window, window)
         # Times, [blocks, W] and [blocks, 2 W - 1].
@@ -141,8 +141,8 @@ class CausalAttention(Cell):
         mask = allowed[:, None].to(device)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         mixed = mixed.transpose(1, 2).flatten(2).masked_fill(is_broken[..., None], torch.nan)
-        first = counts.cumsum(0) - counts  # block of each sequence
-        places = (first[x.rows().cpu()] + times // window) * window + times % window
+        block = blocks.offsets[x.rows().cpu()] + times // window
+        places = block * window + times % window
         return mixed.flatten(0, 1)[places.to(device)]
 
     def _after(self, x: Ragged, k: Tensor, v: Tensor, state: AttentionState) -> AttentionState:
