@@ -14,7 +14,7 @@ from segue.data.read import Table
 from segue.data.split import split
 from segue.errors import DataError
 from segue.sequences import Part, Sequences
-from segue.tasks import Metrics
+from segue.tasks import Metrics, Task
 from segue.trained import Trained
 
 
@@ -118,13 +118,18 @@ def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | No
             task=trained.declaration.outputs[name].task,
             main=task.main,
             lower_is_better=task.lower_is_better,
-            metrics=task.metrics(outputs[name], targets[name]),
+            metrics=_metrics(task, outputs[name], targets[name], stop - first),
             baselines=task.baselines(sequences, part),
         )
         for name, task in trained.tasks.items()
     }
     count = max(len(output) for output in outputs.values())
     return Evaluation(scope, count, scores, outputs, targets, part, sequences)
+
+
+def _metrics(task: Task, output: Tensor, target: Any, lengths: NDArray[np.int64]) -> Metrics:
+    found = task.metrics(output, target)
+    return {**found, **task.metrics_of_sequences(output, target, lengths)} if task.every else found
 
 
 def _need_targets(trained: Trained, table: Table) -> None:

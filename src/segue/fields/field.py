@@ -120,6 +120,10 @@ class Field(ABC):
             DataError: a value that this field cannot encode; `origin` names the source.
         """
 
+    def unknown(self, encoded: Tensor) -> int:
+        """How many of the encoded steps are what the training rows lack, and were allowed to."""
+        return 0
+
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         """Values of records as a raw column; by default words.
 
