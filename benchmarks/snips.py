@@ -47,7 +47,7 @@ def table() -> pl.DataFrame:
 def queries(path: Path) -> Iterator[dict[str, list[str]]]:
     """The queries of a file, as words and as slots in the form ``B-artist I-artist O``."""
     data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data)
+    text = gzip.decompress(data) if path.suffix == ".gz" else data
     # One of the files is Latin-1.
     said = text.decode("latin-1" if path.name.startswith("train_PlayMusic") else "utf-8")
     (listed,) = json.loads(said).values()
@@ -57,7 +57,9 @@ def queries(path: Path) -> Iterator[dict[str, list[str]]]:
             own = re.findall(WORD, piece["text"])
             words += own
             entity = piece.get("entity")
-            slots += [f"{'I' if place else 'B'}-{entity}" if entity else "O" for place in range(len(own))]
+            slots += [
+                f"{'I' if place else 'B'}-{entity}" if entity else "O" for place in range(len(own))
+            ]
         yield {"words": words, "slots": slots}
 
 

@@ -63,9 +63,7 @@ def test_tags_that_look_like_spans(names: list[str], answer: bool) -> None:
 def test_a_tagger_of_spans_is_scored_by_spans() -> None:
     words = [["to", "new", "york"], ["york"], ["to", "rome", "now"], ["new"]] * 6
     places = {"new": "B-city", "rome": "B-city", "to": "O", "now": "O"}
-    tags = [
-        [places.get(w, "I-city" if "new" in row else "B-city") for w in row] for row in words
-    ]
+    tags = [[places.get(w, "I-city" if "new" in row else "B-city") for w in row] for row in words]
     run = segue.fit(
         {
             "data": {"rows": "examples", "split": {"by": "key", "test": 4}},
@@ -78,5 +76,5 @@ def test_a_tagger_of_spans_is_scored_by_spans() -> None:
     assert run.evaluation is not None
     score = run.evaluation.scores["tags"]
     assert score.metrics["span_f1"] == 1.0
-    # Always the most frequent tag: B-city at every step, of which three of four spans are one step long.
+    # Always the most frequent tag: B-city at every step; three of four spans are one step long.
     assert score.baselines["majority"]["span_f1"] == pytest.approx(2 * 3 / (8 + 4))

@@ -122,9 +122,7 @@ def test_a_wide_beam_finds_the_likeliest_labelling(seed: int) -> None:
 def test_a_language_model_and_a_bonus_count_as_written(seed: int) -> None:
     shares, model = shares_of(seed, 6), Bigrams(seed)
     found = all_labellings(shares)
-    scores = {
-        y: math.log(share) + 0.7 * model.log(y) + 0.4 * len(y) for y, share in found.items()
-    }
+    scores = {y: math.log(share) + 0.7 * model.log(y) + 0.4 * len(y) for y, share in found.items()}
     best = search(shares, BLANK, 1000, Language(model, weight=0.7, bonus=0.4))
     assert best == max(scores, key=scores.__getitem__)
 

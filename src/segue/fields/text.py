@@ -14,8 +14,8 @@ from torch import Tensor
 
 from segue.errors import DataError
 from segue.fields.category import Embedding
-from segue.fields.field import Encoder, Field, Values, raw_column
-from segue.fields.units import BytePairs, Bytes, Characters, Units, Words, flat
+from segue.fields.field import Encoder, Field, Values, raw_column, unfolded
+from segue.fields.units import BytePairs, Bytes, Characters, Units, Words
 from segue.fields.vocabulary import UNKNOWN, Vocabulary
 from segue.schema import Input, Positive, Role
 
@@ -34,7 +34,7 @@ class Text(Field):
     class Spec(Input):
         """Options of kind `text`."""
 
-        roles: ClassVar[tuple[Role, ...]] = ("step",)
+        roles: ClassVar[tuple[Role, ...]] = ("step", "apart")
         unit: Unit = "character"
         split: Literal["words", "spaces"] = "words"
         vocabulary: Positive = 4000
@@ -57,6 +57,7 @@ class Text(Field):
         self.units = units_of(spec, f"inputs.{name}")
         self.vocabulary = Vocabulary()
         self._seen = self._unseen = 0
+        self.learns_steps = isinstance(self.units, BytePairs)
         # Unit by unit, as in a live record, since a letter may be lowered by those around it; but
         # pieces of words are learnt from what is lowered already.
         self._lowers_texts = spec.lower and spec.unit == "bpe"
@@ -83,7 +84,7 @@ class Text(Field):
             texts = cells.fill_null("")
             units, lengths = self.units.cut(_lowered(texts) if self._lowers_texts else texts)
         elif cells.dtype == pl.List(pl.String) and self.units.closed() is None:
-            units, lengths = flat(cells)
+            units, lengths = unfolded(cells, origin)
         else:
             where, got = f"{origin}: column {cells.name!r}", str(cells.dtype)
             raise DataError(where, "a text in every cell", got, "correct it, or its kind")

@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from segue.errors import SpecError
+from segue.fields.field import unfolded
 from segue.fields.vocabulary import Vocabulary
 
 WORD = r"\w+(?:['’-]\w+)*|[^\w\s]"
@@ -54,8 +55,7 @@ class Characters(Units):
     name = "character"
 
     def cut(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
-        cells = pl.when(texts == "").then([]).otherwise(texts.str.split(""))
-        return flat(pl.select(cells.alias(texts.name)).to_series())
+        return unfolded(texts, "")
 
     def join(self, units: Sequence[Any]) -> str:
         return "".join(units)
@@ -88,7 +88,7 @@ class Words(Units):
         self._pattern = SPACED if spaces else WORD
 
     def cut(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
-        return flat(texts.str.extract_all(self._pattern))
+        return unfolded(texts.str.extract_all(self._pattern), "")
 
     def join(self, units: Sequence[Any]) -> str:
         return " ".join(units)
@@ -96,7 +96,7 @@ class Words(Units):
 
 class BytePairs(Units):
     """Pieces of words that byte pair encoding has learnt (Sennrich, Haddow and Birch 2016), from
-    bytes up, so that none is ever unknown.
+    bytes up, so that none is ever unknown; characters until it has.
 
     A piece is written as GPT-2 has it: a printable character for each byte, ``Ġ`` for a blank.
 
@@ -133,6 +133,8 @@ class BytePairs(Units):
         self.__dict__.pop("_tokenizer", None)
 
     def cut(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
+        if not self.tokens:
+            return unfolded(texts, "")
         found = [made.ids for made in self._tokenizer.encode_batch_fast(texts.to_list())]
         lengths = np.array([len(codes) for codes in found], np.int64)
         pieces = [self.tokens[code] for codes in found for code in codes]
@@ -169,10 +171,3 @@ class BytePairs(Units):
         except ImportError:
             fix = "pip install 'segue[text]'"
             raise SpecError(self._where, "the package tokenizers", "no such package", fix) from None
-
-
-def flat(lists: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
-    """The elements of a column of lists one after another, and how many each cell has."""
-    lengths = lists.list.len().fill_null(0).cast(pl.Int64)
-    return lists.filter(lengths > 0).explode(), lengths.to_numpy()
-

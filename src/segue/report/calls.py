@@ -17,6 +17,7 @@ from segue.fields.many_hot import ManyHot
 from segue.fields.number import Number
 from segue.fields.text import Text
 from segue.fields.timestamp import Timestamp
+from segue.fields.vocabulary import unworded
 from segue.report.charts import block, code, paragraph
 from segue.schema import Declaration
 from segue.stream import Session
@@ -174,7 +175,7 @@ def _known_value(field: Field, index: int) -> Any:
     if isinstance(field, Category):
         return next(iter(field.vocabularies[index].names), None)
     if isinstance(field, Text):
-        return next(iter(field.vocabulary.names), None)
+        return next(iter(unworded(field.vocabulary.names[:1], str(field.units.dtype()))), None)
     return list(field.vocabulary.names[:3]) if isinstance(field, ManyHot) else None
 
 

@@ -96,8 +96,8 @@ class Scored:
             return []
         first = int(self.sequences.offsets[self.part.rows[span]] + self.part.start[span])
         length = min(int(self.part.stop[span] - self.part.start[span]), LABEL + 1)
-        characters = self.sequences.steps[field.columns[0]][first : first + length]
-        return [label("".join(characters.fill_null("").to_list()))]
+        units = self.sequences.steps[field.columns[0]][first : first + length]
+        return [label(field.units.join(units.drop_nulls().to_list()))]
 
     def key(self, span: int) -> str | None:
         """The name of a span's sequence; None where the data are one sequence."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -135,11 +135,10 @@ class Transcribe(Task):
         return losses / labels.lengths[scored]
 
     def metrics(self, output: Tensor, target: Whole) -> Metrics:
-        right = [self._text(codes) for codes in target.labels.to_list()]
-        return transcript_scores(self._transcripts(output, target.steps), right)
+        return transcript_scores(self.transcripts(output, target.steps), self.right(target.labels))
 
     def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
-        right = [self._text(codes) for codes in self.encode(part.of(sequences)).to_list()]
+        right = self.right(self.encode(part.of(sequences)))
         return {
             "majority": transcript_scores([self.most_frequent] * len(right), right),
             "empty": transcript_scores([""] * len(right), right),
@@ -149,7 +148,11 @@ class Transcribe(Task):
         names = (STRANGE, *self.vocabulary.names)
         return self.units.join([names[int(code)] for code in codes])
 
-    def _transcripts(self, output: Tensor, steps: Tensor) -> list[str]:
+    def right(self, labels: Ragged) -> list[str]:
+        """The transcripts of labels; empty where there is none."""
+        return [self._text(codes) for codes in labels.to_list()]
+
+    def transcripts(self, output: Tensor, steps: Tensor) -> list[str]:
         """The transcript of each sequence, to which `steps` rows of `output` belong."""
         if self.spec.beam == 1:
             said = Ragged(output[:, self._blank + 1].long(), steps).to_list()
@@ -160,16 +163,14 @@ class Transcribe(Task):
         spec, language = self.spec, None
         if self.language_model is not None:
             language = Language(self.language_model, spec.language_weight, spec.insertion_bonus)
-        return [
-            self._text(search(own.numpy(), self._blank, spec.beam, language)) for own in shares
-        ]
+        return [self._text(search(own.numpy(), self._blank, spec.beam, language)) for own in shares]
 
     def decode(self, output: Tensor) -> pl.DataFrame:
         return pl.DataFrame(self.answers(output.numpy()), schema={self.name: pl.String})
 
     def decode_whole(self, output: Tensor, steps: Tensor) -> pl.DataFrame:
         """The transcript of each sequence."""
-        transcripts = self._transcripts(output, steps)
+        transcripts = self.transcripts(output, steps)
         return pl.DataFrame({self.name: transcripts}, schema={self.name: pl.String})
 
     def answers(self, output: NDArray[Any]) -> dict[str, list[Any]]:
