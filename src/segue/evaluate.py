@@ -59,6 +59,7 @@ class Evaluation:
         scores: by output.
         outputs, targets: raw, by output; what the report draws from.
         part, sequences: where they come from.
+        remarks: lines on what was left out or is unknown.
     """
 
     scope: str
@@ -68,6 +69,7 @@ class Evaluation:
     targets: dict[str, Any]
     part: Part
     sequences: Sequences
+    remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Evaluation of {self.count} predictions on {self.scope}>\n{self.frame()}"
@@ -123,8 +125,13 @@ def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | No
         )
         for name, task in trained.tasks.items()
     }
-    count = max(len(output) for output in outputs.values())
-    return Evaluation(scope, count, scores, outputs, targets, part, sequences)
+    count = max(_count(task, outputs[name], part) for name, task in trained.tasks.items())
+    remarks = store.remarks(part)
+    return Evaluation(scope, count, scores, outputs, targets, part, sequences, remarks)
+
+
+def _count(task: Task, output: Tensor, part: Part) -> int:
+    return part.count if task.whole else len(output)
 
 
 def _metrics(task: Task, output: Tensor, target: Any, lengths: NDArray[np.int64]) -> Metrics:

@@ -135,6 +135,10 @@ class Field(ABC):
         """
         return unfolded(cells, origin)
 
+    def folded(self, steps: pl.Series, lengths: NDArray[np.int64]) -> pl.Series:
+        """Raw cells of these raw steps; of `learns_steps` alone."""
+        raise NotImplementedError(f"{type(self).__name__} knows what a step is")
+
     def fit_steps(self, frame: pl.DataFrame) -> None:
         """Learn from the raw cells of the training part what a step is; of `learns_steps` alone."""
         raise NotImplementedError(f"{type(self).__name__} knows what a step is")
@@ -151,8 +155,8 @@ class Field(ABC):
             DataError: a value that this field cannot encode; `origin` names the source.
         """
 
-    def unknown(self, encoded: Tensor) -> int:
-        """How many of the encoded steps are what the training rows lack, and were allowed to."""
+    def unknown(self, encoded: Any, steps: Tensor) -> int:
+        """How many of these encoded steps are read as "unknown"; for what people are told."""
         return 0
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:

@@ -74,6 +74,12 @@ class Text(Field):
         texts = frame[self.columns[0]].drop_nulls()
         self.units.learn((_lowered(texts) if self._lowers_texts else texts).to_list())
 
+    def folded(self, steps: pl.Series, lengths: NDArray[np.int64]) -> pl.Series:
+        """The texts of units one after another, of which each has so many."""
+        parts = np.split(steps.to_numpy(), np.cumsum(lengths)[:-1])
+        texts = [self.units.join(own.tolist()) for own in parts]
+        return pl.Series(steps.name, texts, dtype=pl.String)
+
     def unfold(self, cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:
         """The units of all texts, one after another, and how many each has.
 
@@ -98,8 +104,8 @@ class Text(Field):
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
         return torch.from_numpy(self.vocabulary.encode(frame[self.columns[0]]))[:, None]
 
-    def unknown(self, encoded: Tensor) -> int:
-        return int((encoded == UNKNOWN).sum())
+    def unknown(self, encoded: Any, steps: Tensor) -> int:
+        return int((encoded[steps] == UNKNOWN).sum())
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         if self._spec.unit == "byte":

@@ -70,7 +70,7 @@ class Bytes(Units):
     def cut(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
         joined = "".join(texts.to_list()).encode()
         values = pl.Series(texts.name, np.frombuffer(joined, np.uint8))
-        return values, texts.str.len_bytes().cast(pl.Int64).to_numpy()
+        return values, texts.str.len_bytes().cast(pl.Int64).to_numpy(writable=True)
 
     def join(self, units: Sequence[Any]) -> str:
         return bytes(units).decode(errors="replace")
@@ -141,6 +141,8 @@ class BytePairs(Units):
         return pl.Series(texts.name, pieces, dtype=pl.String), lengths
 
     def join(self, units: Sequence[Any]) -> str:
+        if not self.tokens:
+            return "".join(units)
         text: str = self._package().decoders.ByteLevel().decode(list(units))
         return text
 
