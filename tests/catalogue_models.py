@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 import segue
+from segue.fields.text import Text
 from segue.ops import native_name
 from segue.run import Run
 
@@ -60,7 +61,12 @@ class Row:
     @property
     def every(self) -> bool:
         """Whether there is an answer at every step."""
-        return not self.name.startswith(("classify", "regress-end"))
+        return not self.name.startswith(("classify", "regress-end", "transcribe"))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answers of all steps together are that of the sequence."""
+        return self.name.startswith("transcribe")
 
     @property
     def key(self) -> str | None:
@@ -82,14 +88,21 @@ class Row:
         own = self.sequences[name]
         if self.spec["data"]["rows"] == "steps":
             return own[:stop]
-        is_text = own["x"].dtype == pl.String
-        return own.select(pl.all().str.head(stop) if is_text else pl.all().list.head(stop))
+        if own["x"].dtype != pl.String:
+            return own.select(pl.col("x").list.head(stop))
+        field = self.run.trained.fields["x"]
+        assert isinstance(field, Text)
+        return own.select(x=pl.lit(field.units.join(self._units(name)[:stop])))
+
+    def _units(self, name: str) -> list[Any]:
+        """The raw steps of an example."""
+        return self.run.trained.fields["x"].unfold(self.sequences[name]["x"], "")[0].to_list()
 
     def records(self, name: str) -> list[Record]:
         """A sequence as it would come in live, without the target where it is not read."""
         own = self.sequences[name]
         if self.spec["data"]["rows"] == "examples":
-            return [{"x": value} for value in own["x"].to_list()[0]]
+            return [{"x": value} for value in self._units(name)]
         hidden = [] if self.forecasts else list(self.spec["outputs"])
         found = own.drop(hidden + ([self.key] if self.key else [])).to_dicts()
         known = [n for n, given in self.spec["inputs"].items() if given.get("role") == "known"]
@@ -196,6 +209,22 @@ def texts() -> pl.DataFrame:
     return pl.DataFrame({"x": ["hello there", "abracadabra", "", "what a day"]})
 
 
+def sentences() -> pl.DataFrame:
+    """Words and signs; one row is empty."""
+    rows = ["To be, or not to be.", "That is the question: to BE!", "", "Or not?"]
+    return pl.DataFrame({"x": rows})
+
+
+def marks() -> pl.DataFrame:
+    """Numbers that come and go, and a letter for each; one has no steps but the first."""
+    rng, rows = np.random.default_rng(7), []
+    for count in (4, 1, 3, 5):
+        letters = rng.choice(list("ab"), count)
+        levels = [[0.0, *[float(letter == "a") + 1.0] * 2] for letter in letters]
+        rows.append({"x": [value for level in levels for value in level], "y": "".join(letters)})
+    return pl.DataFrame(rows)
+
+
 def chords() -> pl.DataFrame:
     """A list of sets of notes per row."""
     rng = np.random.default_rng(5)
@@ -278,6 +307,22 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
         _spec(EXAMPLES, {"x": {"kind": "text"}}, {"x": {"task": "next"}}),
         texts,
     ),
+    "next-words": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "text", "unit": "word", "lower": True}},
+            {"x": {"task": "next"}},
+        ),
+        sentences,
+    ),
+    "next-bytes": (
+        _spec(EXAMPLES, {"x": {"kind": "text", "unit": "byte"}}, {"x": {"task": "next"}}),
+        texts,
+    ),
+    "transcribe": (
+        _spec(EXAMPLES, {"x": {"kind": "number"}}, {"y": {"task": "transcribe"}}),
+        marks,
+    ),
     "next-many-hot": (
         _spec(EXAMPLES, {"x": {"kind": "many_hot"}}, {"x": {"task": "next"}}),
         chords,
@@ -319,6 +364,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return MODELS
     if kind in ("classify", "regress-end"):
         return {**MODELS, **ENDS}
+    if kind in ("next-words", "next-bytes"):
+        return {"plain": {}}
     return {**MODELS, **BACKWARD, **ELMAN} if kind == "tag" else {**MODELS, **BACKWARD}
 
 
