@@ -161,8 +161,8 @@ def test_samples_of_another_kind_are_refused() -> None:
             "a window of 400; change hop or window",
         ),
         (
-            {"size": 128},
-            "inputs.x.size: expected bands with a bin each, got 128 bands, of which 15 lie "
+            {"size": 160},
+            "inputs.x.size: expected bands with a bin each, got 160 bands, of which 4 lie "
             "between two bins 40 Hz apart; lower size or widen window",
         ),
         (

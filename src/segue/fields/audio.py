@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,15 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.errors import DataError, SpecError
-from segue.fields.field import Encoder, Field, Values, blocks, raw_column
+from segue.fields.field import Encoder, Field, Values, are_paths, blocks, raw_column
 from segue.fields.many_hot import Identity
 from segue.fields.number import scale_of
 from segue.fields.recording import Decoder, heard
 from segue.fields.spectrum import Kind, Spectrum
 from segue.schema import AboveZero, Count, Input, Positive, Role
-
-SUFFIXES = (".wav", ".flac", ".ogg")
-"""Of the files that can be read."""
 
 
 class Audio(Field):
@@ -34,11 +30,12 @@ class Audio(Field):
     """
 
     long = False
+    suffixes = (".wav", ".flac", ".ogg")
 
     class Spec(Input):
         """Options of kind `audio`."""
 
-        roles: ClassVar[tuple[Role, ...]] = ("step",)
+        roles: ClassVar[tuple[Role, ...]] = ("step", "apart")
         rate: Positive = 16_000
         channels: Literal["mean", "left", "right"] | Count = "mean"
         features: Kind = "log_mel"
@@ -52,8 +49,6 @@ class Audio(Field):
     def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
         super().__init__(name, columns, spec)
         self._spec = spec
-        self.folder = Path()
-        """What the paths in cells are relative to."""
         laws = ("rate", "features", "size", "coefficients", "window", "hop", "deltas")
         try:
             self.spectrum = Spectrum(**{law: getattr(spec, law) for law in laws})
@@ -65,7 +60,7 @@ class Audio(Field):
 
     @classmethod
     def fits(cls, values: pl.Series, *, whole: bool) -> bool:
-        return whole and are_paths(values)
+        return whole and are_paths(values, cls.suffixes)
 
     def unfold(self, cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:
         """The windows of all recordings, one after another, and the number of each recording's.
@@ -166,11 +161,3 @@ class Audio(Field):
     def describe(self) -> str:
         spectrum, per_second = self.spectrum, self.spectrum.rate / self.spectrum.hop
         return f"{spectrum.width} {self._spec.features}, {per_second:g} steps per second"
-
-
-def are_paths(values: pl.Series) -> bool:
-    """Whether all cells are names of sound files."""
-    if values.dtype != pl.String or values.null_count() == len(values):
-        return False
-    pattern = rf"(?i)\.({'|'.join(suffix[1:] for suffix in SUFFIXES)})$"
-    return bool(values.drop_nulls().str.contains(pattern).all())
