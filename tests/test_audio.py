@@ -18,12 +18,17 @@ import polars as pl
 import pytest
 import soundfile
 import soxr
+from catalogue_models import hold_equal
 from numpy.typing import NDArray
 
+import segue
+from segue.data.read import read
 from segue.errors import DataError, ShapeError, SpecError
 from segue.fields.audio import Audio
 from segue.fields.recording import Decoder, heard, mixed
 from segue.fields.spectrum import Spectrum, dct, mel_bands
+from segue.run import declare, records
+from segue.train import Started
 
 RATE = 16_000
 SETTINGS = [
@@ -451,3 +456,134 @@ def test_a_live_window_of_another_kind_is_refused(value: Any, tmp_path: Path) ->
     assert field.plain([(value,)]) is None
     with pytest.raises(DataError):
         field.encode(field.column("x", [value], "records").to_frame(), "records")
+
+
+# From a folder to a live session ------------------------------------------------------------------
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> Path:
+    """A folder of two folders of recordings, tones of two pitches with noise."""
+    for place, pitch in enumerate((300, 1200)):
+        (tmp_path / str(pitch)).mkdir()
+        for index in range(6):
+            count = 4000 + 900 * index
+            wave = 0.3 * np.sin(2 * np.pi * pitch * np.arange(count) / RATE)
+            samples = 0.1 * noise(count, 10 * place + index) + wave
+            name = tmp_path / str(pitch) / f"{pitch}-{index}.wav"
+            soundfile.write(name, samples.astype(np.float32), RATE, subtype="FLOAT")
+    return tmp_path
+
+
+QUICK: dict[str, Any] = {
+    "model": {"hidden": 8},
+    "training": {"epochs": 3},
+    "split": {"by": "random", "valid": 0, "test": 4},
+}
+
+
+def declared(**options: Any) -> dict[str, Any]:
+    return {
+        "data": {"rows": "examples", "key": "name"},
+        "inputs": {"place": {"kind": "audio", **options}},
+        "outputs": {"pitch": {"task": "classify"}},
+    }
+
+
+def listed(folder: Path, *others: str) -> Path:
+    """A table with the places of the recordings, and of others, relative to itself."""
+    names = [*(path.relative_to(folder) for path in sorted(folder.glob("*/*.wav"))), *others]
+    rows = {
+        "place": [str(name) for name in names],
+        "name": [f"n{row}" for row in range(len(names))],
+        "pitch": ["low" if "300" in str(name) else "high" for name in names],
+    }
+    pl.DataFrame(rows).write_csv(folder / "list.csv")
+    return folder / "list.csv"
+
+
+def test_a_folder_of_folders_is_a_table_with_labels(tones: Path) -> None:
+    table = read(tones)
+    assert table.layout == "examples" and table.folder == tones
+    assert table.frame.columns == ["file", "path", "label"]
+    assert table.frame.row(0) == ("1200-0", "1200/1200-0.wav", "1200")
+    one = read(tones / "300")
+    assert one.frame.columns == ["file", "path"]
+    assert one.frame["path"].to_list() == [f"300-{index}.wav" for index in range(6)]
+    assert read(str(tones / "300" / "*.wav")).frame.equals(one.frame)
+    assert read(tones / "300" / "300-2.wav").frame.rows() == [("300-2", "300-2.wav")]
+
+
+def test_other_recordings_of_the_same_names_are_another_table(tones: Path) -> None:
+    before = read(tones).fingerprint
+    assert read(tones).fingerprint == before
+    soundfile.write(tones / "300" / "300-0.wav", noise(5000), RATE)
+    assert read(tones).fingerprint != before
+
+
+def test_paths_are_recognised(tones: Path) -> None:
+    spec = segue.look(tones).declaration.to_dict()
+    assert spec["data"]["rows"] == "examples" and spec["data"]["key"] == "file"
+    assert spec["inputs"] == {"path": {"kind": "audio"}}
+    assert spec["outputs"] == {"label": {"task": "classify"}}
+    spec = segue.look(listed(tones), target="pitch").declaration.to_dict()
+    assert spec["data"]["rows"] == "examples"
+    assert spec["inputs"]["place"] == {"kind": "audio"}
+
+
+def test_a_session_fed_with_chunks_of_samples_ends_where_predict_does(tones: Path) -> None:
+    run = segue.fit(tones, **QUICK)
+    told = run.predict(tones)
+    spectrum = run.trained.fields["path"].spectrum  # type: ignore[attr-defined]
+    for row, path in enumerate(sorted(tones.glob("*/*.wav"))):
+        samples, _ = soundfile.read(path, dtype="float32")
+        session, state, answers = run.session(), spectrum.initial_state(), []
+        for first in range(0, len(samples), 700):
+            windows, state = spectrum.step(samples[first : first + 700], state)
+            answers += session.chunk({"path": window} for window in windows)
+        assert told["file"][row] == path.stem
+        hold_equal(answers[-1], told.select(list(answers[-1])).row(row, named=True))
+
+
+def test_what_was_skipped_is_counted_and_other_rows_keep_their_names(tones: Path) -> None:
+    (tones / "bad.wav").write_text("not a sound")
+    source = listed(tones, "bad.wav", "gone.wav")
+    spec = declared(on_error="skip")
+    started = next(records(declare(spec), read(source)))
+    assert isinstance(started, Started) and (started.sequences, started.skipped) == (12, 2)
+    run = segue.fit(spec, source, **QUICK)
+    found = run.predict(source)
+    assert found["name"].to_list() == [f"n{row}" for row in range(12)]
+    with pytest.raises(DataError) as caught:
+        segue.fit(declared(), source, **QUICK)
+    expected = "list.csv: column 'place', row 13 (bad.wav): expected a WAV, FLAC or OGG file, got "
+    assert str(caught.value).startswith(expected)
+
+
+def test_rows_without_a_key_keep_their_numbers_where_others_are_skipped(tones: Path) -> None:
+    good = sorted(tones.glob("*/*.wav"))
+    frame = pl.DataFrame(
+        {"place": ["gone.wav", *map(str, good)], "pitch": ["300", *(p.parent.name for p in good)]}
+    )
+    spec = declared(on_error="skip")
+    del spec["data"]["key"]
+    run = segue.fit(spec, frame, **QUICK)
+    assert run.predict(frame)["row"].to_list() == list(range(1, 13))
+
+
+def test_a_recording_apart_is_read_beside_the_steps(tones: Path) -> None:
+    frame = pl.read_csv(listed(tones), schema_overrides={"pitch": pl.String})
+    frame = frame.with_columns(
+        place=pl.Series([str(tones / place) for place in frame["place"]]),
+        x=pl.Series([[0.0] * (1 + row % 3) for row in range(frame.height)]),
+    )
+    spec = declared(role="apart", rate=8000)
+    spec["inputs"]["x"] = {"kind": "number"}
+    run = segue.fit(spec, frame, **{**QUICK, "training": {"epochs": 30}})
+    assert run.evaluation is not None
+    assert run.evaluation.scores["pitch"].metrics["accuracy"] == 1.0
+    told = run.predict(frame)
+    for row, cells in enumerate(frame.iter_rows(named=True)):
+        steps = [{"place": cells["place"], "x": x} for x in cells["x"]]
+        answer = run.session().chunk(steps)[-1]
+        hold_equal(answer, told.select(list(answer)).row(row, named=True))

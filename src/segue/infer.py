@@ -88,6 +88,8 @@ def check(table: Table, declaration: Declaration, sequences: Sequences) -> Itera
         yield f"{sizes}, {sequences.total} steps in all"
     else:
         yield f"one sequence of {sequences.total} steps"
+    if sequences.skipped:
+        yield f"left out: {sequences.skipped} rows that cannot be read"
     if data.time is not None:
         yield from _check_clock(frame, data.time, sequences)
     yield from _check_classes(frame, declaration)

@@ -43,7 +43,9 @@ def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
     outputs = trained.outputs(store, rows, np.zeros_like(rows), sequences.lengths)
     every = [name for name, task in trained.tasks.items() if task.every and not task.whole]
     key = trained.declaration.data.key
-    names = sequences.keys.alias(key) if key else pl.Series("row", rows)
+    # Where rows were left out, the keys tell which are there.
+    is_named = key is not None or sequences.skipped > 0
+    names = sequences.keys.alias(key or "row") if is_named else pl.Series("row", rows)
     lengths = torch.from_numpy(sequences.lengths)
     ends = [
         task.decode_whole(outputs[name], lengths) if task.whole else task.decode(outputs[name])

@@ -46,6 +46,7 @@ class Started:
         parameters: weights of the network.
         updates: steps of the optimiser, if training does not stop early.
         until: the last time in the training part; None where there is no time.
+        skipped: examples that could not be read and were left out, as the declaration allows.
     """
 
     declaration: Declaration
@@ -54,6 +55,7 @@ class Started:
     parameters: int
     updates: int
     until: float | None
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def fit(
         sum(parameter.numel() for parameter in network.parameters()),
         epochs * sum(map(len, examples(trained, course.store, parts["train"], 0))),
         float(parts["train"].of(sequences).times.max()) if sequences.has_time else None,
+        sequences.skipped,
     )
     best, best_epoch, slowed = math.inf, -1, -1
     kept = _copied(network)
