@@ -101,7 +101,13 @@ def _chords(*chords: list[int] | None) -> pl.DataFrame:
     return pl.DataFrame({"x": pl.Series(lists, dtype=pl.List(pl.Int64))})
 
 
+def _windows(seed: int) -> pl.DataFrame:
+    values = np.random.default_rng(seed).normal(-5, 2, (STEPS, 3)).astype(np.float32)
+    return pl.DataFrame({"x": pl.Series(values, dtype=pl.Array(pl.Float32, 3))})
+
+
 FIELDS = [
+    FieldRow("audio", "audio", {"size": 3}, _windows(1), _windows(2)),
     FieldRow("number", "number", {}, _numbers(1, gaps=False), _numbers(2, gaps=False)),
     FieldRow("number-gaps", "number", {}, _numbers(1, gaps=True), _numbers(2, gaps=True)),
     FieldRow(

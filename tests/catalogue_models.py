@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import soundfile
 
 import segue
+from segue.fields.spectrum import Spectrum
 from segue.fields.text import Text
 from segue.ops import native_name
 from segue.run import Run
@@ -69,6 +75,11 @@ class Row:
         return self.name.startswith("transcribe")
 
     @property
+    def recorded(self) -> bool:
+        """Whether the cells are paths to recordings."""
+        return "recordings" in self.name
+
+    @property
     def key(self) -> str | None:
         """The key column; None where rows are examples or there is but one sequence."""
         key: str | None = self.spec["data"].get("key")
@@ -88,6 +99,8 @@ class Row:
         own = self.sequences[name]
         if self.spec["data"]["rows"] == "steps":
             return own[:stop]
+        if self.recorded:
+            return own.with_columns(x=pl.Series([cut_recording(own["x"][0], stop)]))
         if own["x"].dtype != pl.String:
             return own.select(pl.col("x").list.head(stop))
         field = self.run.trained.fields["x"]
@@ -101,6 +114,8 @@ class Row:
     def records(self, name: str) -> list[Record]:
         """A sequence as it would come in live, without the target where it is not read."""
         own = self.sequences[name]
+        if self.recorded:
+            return [{"x": frame} for frame in RECORDED(samples_of(own["x"][0]))]
         if self.spec["data"]["rows"] == "examples":
             return [{"x": value} for value in self._units(name)]
         hidden = [] if self.forecasts else list(self.spec["outputs"])
@@ -234,6 +249,36 @@ def chords() -> pl.DataFrame:
     return pl.DataFrame({"x": pl.Series(lists, dtype=pl.List(pl.List(pl.String)))})
 
 
+RECORDED = Spectrum(rate=8000, size=5)
+
+
+@cache
+def recordings() -> pl.DataFrame:
+    """Recordings of noise, loud or not, and what to call them."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    rng, rows = np.random.default_rng(8), []
+    for place, steps in enumerate((12, 7, 20)):
+        samples = rng.normal(size=RECORDED.window + RECORDED.hop * (steps - 1)) * 0.1 ** (place + 1)
+        soundfile.write(folder / f"{place}.wav", samples, 8000, subtype="FLOAT")
+        rows.append({"x": str(folder / f"{place}.wav"), "kind": "good" if place else "bad"})
+    return pl.DataFrame(rows)
+
+
+def samples_of(path: str) -> np.ndarray[Any, Any]:
+    """The samples of a recording."""
+    samples: np.ndarray[Any, Any] = soundfile.read(path, dtype="float32")[0]
+    return samples
+
+
+def cut_recording(path: str, stop: int) -> str:
+    """A recording of the first steps of another; where it is."""
+    cut = Path(path).with_suffix(f".{stop}.wav")
+    samples = samples_of(path)[: RECORDED.window + RECORDED.hop * (stop - 1)]
+    soundfile.write(cut, samples, 8000, subtype="FLOAT")
+    return str(cut)
+
+
 # Rows ---------------------------------------------------------------------------------------------
 
 NUMBERS = {"x": {"kind": "number"}, "z": {"kind": "number", "scale": "minmax"}}
@@ -303,6 +348,14 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
     "regress-end": (_spec(KEYED, NUMBERS, {"amount": {"task": "regress"}}), keyed),
     "regress-every": (_spec(TIMED, MIXED, {"level": {"task": "regress", "at": "every"}}), keyed),
     "tag": (_spec(TIMED, NUMBERS, {"state": {"task": "tag"}}), keyed),
+    "classify-recordings": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "audio", "rate": 8000, "size": 5}},
+            {"kind": {"task": "classify"}},
+        ),
+        recordings,
+    ),
     "next-characters": (
         _spec(EXAMPLES, {"x": {"kind": "text"}}, {"x": {"task": "next"}}),
         texts,

@@ -126,7 +126,7 @@ def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | No
         for name, task in trained.tasks.items()
     }
     count = max(_count(task, outputs[name], part) for name, task in trained.tasks.items())
-    remarks = store.remarks(part)
+    remarks = (*sequences.left_out, *store.remarks(part))
     return Evaluation(scope, count, scores, outputs, targets, part, sequences, remarks)
 
 

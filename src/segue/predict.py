@@ -48,7 +48,7 @@ def predicted(
         return _future(trained, sequences, ahead), ()
     store = trained.store(sequences, targets=False)
     answers = _answers(trained, sequences, store)
-    return answers, store.remarks(Part.whole(sequences))
+    return answers, (*sequences.left_out, *store.remarks(Part.whole(sequences)))
 
 
 def _answers(trained: Trained, sequences: Sequences, store: Store) -> pl.DataFrame:
@@ -57,7 +57,9 @@ def _answers(trained: Trained, sequences: Sequences, store: Store) -> pl.DataFra
     outputs = trained.outputs(store, rows, np.zeros_like(rows), sequences.lengths)
     every = [name for name, task in trained.tasks.items() if task.every and not task.whole]
     key = trained.declaration.data.key
-    names = sequences.keys.alias(key) if key else pl.Series("row", sequences.keys.cast(pl.Int64))
+    # Where rows were left out, the keys tell which are there.
+    is_named = key is not None or sequences.skipped > 0
+    names = sequences.keys.alias(key or "row") if is_named else pl.Series("row", rows)
     lengths = torch.from_numpy(sequences.lengths)
     ends = [
         task.decode_whole(outputs[name], lengths) if task.whole else task.decode(outputs[name])

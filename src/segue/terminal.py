@@ -39,6 +39,8 @@ def started_line(started: Started) -> str:
         text += f", {parts['valid']:,} more to choose the best epoch"
     if parts["test"]:
         text += f", {parts['test']:,} held out for the score"
+    if started.skipped:
+        text += f", {started.skipped:,} rows left out that could not be read"
     text += f"; {started.parameters:,} weights, {started.updates:,} updates"
     return "\n".join([text, *started.remarks])
 

@@ -48,6 +48,7 @@ class Started:
         parameters: weights of the network.
         updates: steps of the optimiser, if training does not stop early.
         until: the last time in the training part; None where there is no time.
+        skipped: examples that could not be read and were left out, as the declaration allows.
         remarks: lines on what of the training part was left out or is unknown.
     """
 
@@ -57,6 +58,7 @@ class Started:
     parameters: int
     updates: int
     until: float | None
+    skipped: int = 0
     remarks: tuple[str, ...] = ()
 
 
@@ -131,6 +133,7 @@ def fit(
         sum(parameter.numel() for parameter in network.parameters()),
         epochs * sum(map(len, examples(trained, course.store, parts["train"], 0))),
         float(parts["train"].of(sequences).times.max()) if sequences.has_time else None,
+        sequences.skipped,
         course.store.remarks(parts["train"]),
     )
     best, best_epoch, slowed = math.inf, -1, -1

@@ -90,7 +90,7 @@ class Store:
         targets: bool,
     ) -> None:
         self.lengths, self.offsets = sequences.lengths, sequences.offsets
-        self._fields, self._skipped = fields, sequences.skipped
+        self._fields = fields
         self.times = sequences.times
         origin = sequences.origin
         self.inputs = {
@@ -127,11 +127,8 @@ class Store:
         return max(self._horizon.values(), default=0)
 
     def remarks(self, part: Part) -> tuple[str, ...]:
-        """What is to be said of a part: what was left out, and what is read as "unknown"."""
+        """What is to be said of a part: what has no target, and what is read as "unknown"."""
         found = []
-        if self._skipped:
-            count = f"{self._skipped:,} of {len(self.lengths) + self._skipped:,}"
-            found.append(f"{count} examples could not be read and are left out")
         for name in self._whole & self.targets.keys():
             empty = int((self.targets[name].lengths[part.rows] == 0).sum())
             if empty:

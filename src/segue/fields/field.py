@@ -108,6 +108,7 @@ class Field(ABC):
         long: whether a long table, whose rows are steps, can hold it.
         learns_steps: whether what a step is has to be learnt, from the raw cells of the training
             part (`fit_steps`), before anything else.
+        suffixes: of the files that its cells name; none where cells hold the values themselves.
         folder: where paths in the data start from.
     """
 
@@ -115,6 +116,7 @@ class Field(ABC):
     several: ClassVar[bool] = False
     long: ClassVar[bool] = True
     learns_steps: bool = False
+    suffixes: ClassVar[tuple[str, ...]] = ()
     folder: Path = Path()
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Input) -> None:
@@ -190,6 +192,20 @@ class Field(ABC):
     def describe(self) -> str:
         """One line on what was learnt, for the data check."""
         return ""
+
+
+def are_paths(values: pl.Series, suffixes: tuple[str, ...]) -> bool:
+    """Whether all cells name files with one of these suffixes, in large or small letters.
+
+    >>> are_paths(pl.Series(["a.wav", "b/c.FLAC", None]), (".wav", ".flac"))
+    True
+    """
+    if values.dtype != pl.String or values.null_count() == len(values):
+        return False
+    small = values.drop_nulls().str.to_lowercase()
+    return bool(
+        pl.select(pl.any_horizontal(*(small.str.ends_with(s) for s in suffixes))).to_series().all()
+    )
 
 
 def unfolded(cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:

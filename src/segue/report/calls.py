@@ -12,6 +12,7 @@ import numpy as np
 
 from segue.evaluate import Evaluation
 from segue.fields import Field
+from segue.fields.audio import Audio
 from segue.fields.category import Category
 from segue.fields.many_hot import ManyHot
 from segue.fields.number import Number
@@ -174,6 +175,8 @@ def _known_value(field: Field, index: int) -> Any:
         return "2026-01-31 18:00:00"
     if isinstance(field, Category):
         return next(iter(field.vocabularies[index].names), None)
+    if isinstance(field, Audio):
+        return [float(f"{mean:.4g}") for mean in field.shift]
     if isinstance(field, Text):
         return next(iter(unworded(field.vocabulary.names[:1], str(field.units.dtype()))), None)
     return list(field.vocabulary.names[:3]) if isinstance(field, ManyHot) else None
@@ -185,7 +188,7 @@ def _columns(trained: Trained, *, static: bool) -> list[str]:
     found = [
         column
         for name, field in trained.fields.items()
-        if (inputs[name].role == "static") == static
+        if (inputs[name].role in ("static", "apart")) == static
         for column in field.columns
     ]
     if not static:
