@@ -16,7 +16,7 @@ from segue.errors import DataError
 from segue.fields.category import Embedding
 from segue.fields.field import Encoder, Field, Values, raw_column, unfolded
 from segue.fields.units import BytePairs, Bytes, Characters, Units, Words
-from segue.fields.vocabulary import UNKNOWN, Vocabulary
+from segue.fields.vocabulary import UNKNOWN, Vocabulary, unworded
 from segue.schema import Input, Positive, Role
 
 Unit = Literal["character", "byte", "word", "bpe"]
@@ -134,6 +134,9 @@ class Text(Field):
             self.units.restore(fitted)
         self.vocabulary = self.units.closed() or Vocabulary(fitted["names"])
         self._seen, self._unseen = int(fitted["seen"]), int(fitted["unseen"])
+
+    def example(self, index: int) -> Any:
+        return next(iter(unworded(self.vocabulary.names[:1], str(self.units.dtype()))), None)
 
     def describe(self) -> str:
         unknown = ""

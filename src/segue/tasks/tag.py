@@ -23,6 +23,7 @@ class Tag(Classify):
     ``span_f1`` (see `segue.tasks.spans`).
     """
 
+    title = "Tagging every step with {name}"
     every = True
 
     class Spec(Output):

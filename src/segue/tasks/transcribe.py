@@ -43,6 +43,7 @@ class Transcribe(Task):
     transcript of the training part (``majority``), and none (``empty``).
     """
 
+    title = "Transcribing sequences to {name}"
     every = True
     whole = True
     main = "character_error_rate"
