@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,24 @@ def test_a_wrong_encoding_names_the_byte(
         f"{name}: expected UTF-8 text, got byte 0xff at offset {offset}; "
         "save the file as UTF-8, or name its encoding (e.g. latin-1)"
     )
+
+
+@pytest.mark.parametrize(
+    "text", [{"unit": "word", "split": "spaces", "least": 5}, {"unit": "bpe", "vocabulary": 600}]
+)
+def test_a_language_model_of_words_beats_their_frequency(
+    text: dict[str, Any], shared_data: Path, tmp_path: Path
+) -> None:
+    with gzip.open(shared_data / "wikitext2_small" / "test.txt.gz", "rt", encoding="utf-8") as file:
+        lines = [line.strip() for line in file if len(line) > 200][:300]
+    (tmp_path / "lines.txt").write_text("\n".join(lines), encoding="utf-8")
+    spec = {
+        "data": {"rows": "examples", "lines": True, "split": {"by": "key", "test": 30}},
+        "inputs": {"text": {"kind": "text", **text}},
+        "outputs": {"text": {"task": "next"}},
+        "model": {"hidden": 64, "dropout": 0.0},
+        "training": {"epochs": 3, "batch": 16, "learning_rate": 0.01},
+    }
+    run = segue.fit(spec, tmp_path / "lines.txt")
+    assert run.evaluation is not None
+    assert run.evaluation.scores["text"].beats_naive
