@@ -192,8 +192,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(data={"rows": "steps", "xyz": 1}),
-        "declaration: data.xyz: expected one of rows, key, time, sort, events, clocks, split, lines, "
-        "separator, header, columns, encoding, missing, text_columns, got 'xyz'; "
+        "declaration: data.xyz: expected one of rows, key, time, sort, events, clocks, split, "
+        "lines, separator, header, columns, encoding, missing, text_columns, got 'xyz'; "
         "remove it or use one of these",
     ),
     (
