@@ -162,7 +162,7 @@ def keyed() -> pl.DataFrame:
                     "amount": [float(place)] * steps,
                     "level": x * 2 + 1,
                     "state": np.where(x > 0, "up", "down"),
-                    "burst": [rng.normal(size=rng.integers(0, 4)).tolist() for _ in x],
+                    "burst": [rng.normal(size=rng.integers(1, 4)).tolist() for _ in x],
                 }
             )
         )
