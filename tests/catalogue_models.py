@@ -177,6 +177,7 @@ def keyed() -> pl.DataFrame:
                     "amount": [float(place)] * steps,
                     "level": x * 2 + 1,
                     "state": np.where(x > 0, "up", "down"),
+                    "burst": [rng.normal(size=rng.integers(1, 4)).tolist() for _ in x],
                 }
             )
         )
@@ -365,6 +366,10 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
 APART = {"x": {"kind": "number"}, "note": {"kind": "text", "role": "apart"}}
 BOTH_APART = {**APART, "x": {"kind": "number", "role": "apart"}}
 KINDS |= {
+    "tag-samples": (
+        _spec(TIMED, {**NUMBERS, "burst": {"kind": "samples"}}, {"state": {"task": "tag"}}),
+        keyed,
+    ),
     "classify-apart": (_spec(EXAMPLES, APART, {"kind": {"task": "classify"}}), beside),
     "classify-all-apart": (_spec(EXAMPLES, BOTH_APART, {"kind": {"task": "classify"}}), beside),
 }
@@ -419,6 +424,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return MODELS
     if kind.endswith("apart"):
         return JOINS
+    if kind == "tag-samples":
+        return {"plain": {}}
     if kind == "regress-every":
         return {**MODELS, **BACKWARD, **LAYERS}
     if kind in ("classify", "regress-end"):
