@@ -1,6 +1,4 @@
-"""Audio: features against librosa and NumPy, chunks against the whole, and files that are no
-good.
-"""
+"""Audio: from files, good and bad, to a model that listens; its features: test_spectrum.py."""
 
 from __future__ import annotations
 
@@ -12,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
 import polars as pl
 import pytest
@@ -23,21 +20,13 @@ from numpy.typing import NDArray
 
 import segue
 from segue.data.read import read
-from segue.errors import DataError, ShapeError, SpecError
+from segue.errors import DataError, SpecError
 from segue.fields.audio import Audio
 from segue.fields.recording import Decoder, heard, mixed
-from segue.fields.spectrum import Spectrum, dct, mel_bands
 from segue.run import declare, records
 from segue.train import Started
 
 RATE = 16_000
-SETTINGS = [
-    {"rate": 8000, "size": 40},
-    {"rate": 16_000, "size": 80, "deltas": 1},
-    {"rate": 22_050, "size": 64, "window": 0.03, "hop": 0.0125, "features": "mfcc", "deltas": 2},
-    {"rate": 8000, "size": 20, "deltas": 1, "stack": 3},
-    {"rate": 16_000, "size": 26, "hop": 0.025, "features": "mfcc", "coefficients": 26},
-]
 
 
 def noise(count: int, seed: int = 0) -> NDArray[np.float32]:
@@ -63,135 +52,6 @@ def message(field: Audio, *names: str | None) -> str:
     with pytest.raises(DataError) as caught:
         unfolded(field, *names)
     return str(caught.value)
-
-
-# Features -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rate, size", [(8000, 40), (16_000, 80), (22_050, 64), (1800, 8)])
-def test_log_mel_and_mfcc_equal_librosa(rate: int, size: int) -> None:
-    samples = noise(rate)
-    spectrum = Spectrum(rate=rate, size=size)
-    energy = librosa.feature.melspectrogram(
-        y=samples.astype(np.float64),
-        sr=rate,
-        n_fft=spectrum.window,
-        hop_length=spectrum.hop,
-        n_mels=size,
-        center=False,
-        dtype=np.float64,
-    )
-    expected = np.log(np.maximum(energy, 1e-10))
-    assert spectrum(samples) == pytest.approx(expected.T, rel=1e-6, abs=1e-6)
-    kept = min(13, size)
-    mfcc = Spectrum(rate=rate, size=size, features="mfcc", coefficients=kept)
-    theirs = librosa.feature.mfcc(S=expected, n_mfcc=kept, norm="ortho").T
-    assert mfcc(samples) == pytest.approx(theirs, rel=1e-6, abs=1e-5)
-
-
-@pytest.mark.parametrize("rate, window, size", [(8000, 200, 40), (16_000, 400, 80), (1800, 45, 8)])
-def test_the_bands_are_those_of_librosa(rate: int, window: int, size: int) -> None:
-    theirs = librosa.filters.mel(sr=rate, n_fft=window, n_mels=size, dtype=np.float64)
-    assert np.abs(mel_bands(rate, window, size) - theirs).max() <= 1e-15
-
-
-def test_the_transform_is_its_sum() -> None:
-    rows = np.random.default_rng(0).normal(size=(3, 7))
-    n, k = np.arange(7), np.arange(7)[:, None]
-    basis = np.sqrt(2 / 7) * np.cos(np.pi * k * (2 * n + 1) / 14)
-    basis[0] /= np.sqrt(2)
-    assert dct(rows) == pytest.approx(rows @ basis.T, abs=1e-14)
-
-
-def test_deltas_are_slopes_that_librosa_finds_two_frames_later() -> None:
-    spectrum = Spectrum(rate=8000, size=10, deltas=2)
-    base, first, second = np.split(spectrum(noise(8000)), 3, axis=1)
-    for values, slope in ((base, first), (first, second)):
-        theirs = librosa.feature.delta(values, width=5, axis=0)
-        assert slope[4:] == pytest.approx(theirs[2:-2], abs=1e-5)
-    # Before the first frame stands the first frame.
-    assert not first[0].any()
-    assert first[1] == pytest.approx(2 * (base[1] - base[0]) / 10, abs=1e-6)
-
-
-def test_a_frame_is_made_of_the_samples_up_to_its_end() -> None:
-    spectrum, samples = Spectrum(rate=8000, deltas=1), noise(4000)
-    whole = spectrum(samples)
-    assert len(whole) == (4000 - spectrum.window) // spectrum.hop + 1
-    for count in (0, 1, 30):
-        end = count * spectrum.hop + spectrum.window
-        assert len(spectrum(samples[: end - 1])) == count
-        assert np.array_equal(spectrum(samples[:end]), whole[: count + 1])
-
-
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("size", [1, 7, 160, 1000, 4001])
-def test_chunks_of_any_size_equal_the_whole_to_the_bit(settings: Any, size: int) -> None:
-    spectrum, samples = Spectrum(**settings), noise(4000)
-    state, parts = spectrum.initial_state(), []
-    for first in range(0, len(samples), size):
-        frames, state = spectrum.step(samples[first : first + size], state)
-        parts.append(frames)
-        assert len(state.samples) < spectrum.window + spectrum.hop
-    assert np.array_equal(np.concatenate(parts), spectrum(samples))
-
-
-def test_stacked_frames_stand_side_by_side() -> None:
-    samples = noise(4000)
-    one, three = Spectrum(rate=8000, deltas=1), Spectrum(rate=8000, deltas=1, stack=3)
-    frames, steps = one(samples), three(samples)
-    assert len(frames) == 48 and steps.shape == (16, 3 * 80)
-    assert np.array_equal(steps, frames.reshape(16, 240))
-    # The last frame ends after 3960 samples.
-    assert len(three(samples[:3959])) == 15
-
-
-def test_a_state_can_be_used_again() -> None:
-    spectrum, samples = Spectrum(deltas=2), noise(6000)
-    _, state = spectrum.step(samples[:3000], spectrum.initial_state())
-    one, two = (spectrum.step(samples[3000:], state)[0] for _ in range(2))
-    assert np.array_equal(one, two) and len(one)
-
-
-def test_silence_is_finite() -> None:
-    frames = Spectrum()(np.zeros(1000, np.float32))
-    assert frames == pytest.approx(np.log(1e-10))
-
-
-def test_samples_of_another_kind_are_refused() -> None:
-    spectrum = Spectrum()
-    for wrong in (np.zeros(9, np.int16), np.zeros((9, 2), np.float32)):
-        with pytest.raises(ShapeError) as caught:
-            spectrum(wrong)
-        got = f"{wrong.dtype} {list(wrong.shape)}"
-        expected = f"samples: expected floats [n] of one channel, got {got}; "
-        assert str(caught.value) == expected + "divide 16-bit samples by 32768"
-
-
-@pytest.mark.parametrize(
-    "options, expected",
-    [
-        (
-            {"hop": 0.03},
-            "inputs.x.hop: expected from one sample to a window, got 0.03 s, 480 samples, beside "
-            "a window of 400; change hop or window",
-        ),
-        (
-            {"size": 160},
-            "inputs.x.size: expected bands with a bin each, got 160 bands, of which 4 lie "
-            "between two bins 40 Hz apart; lower size or widen window",
-        ),
-        (
-            {"features": "mfcc", "coefficients": 41},
-            "inputs.x.coefficients: expected at most as many as bands, got 41 of 40 bands; raise "
-            "size or lower coefficients",
-        ),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(options: Any, expected: str, tmp_path: Path) -> None:
-    with pytest.raises(SpecError) as caught:
-        audio(tmp_path, **options)
-    assert str(caught.value) == expected
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -437,6 +297,32 @@ def test_days_of_silence_in_a_small_file_are_refused(tmp_path: Path) -> None:
 # The kind -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (
+            {"hop": 0.03},
+            "inputs.x.hop: expected from one sample to a window, got 0.03 s, 480 samples, beside "
+            "a window of 400; change hop or window",
+        ),
+        (
+            {"size": 160},
+            "inputs.x.size: expected bands with a bin each, got 160 bands, of which 4 lie "
+            "between two bins 40 Hz apart; lower size or widen window",
+        ),
+        (
+            {"features": "mfcc", "coefficients": 41},
+            "inputs.x.coefficients: expected at most as many as bands, got 41 of 40 bands; raise "
+            "size or lower coefficients",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(options: Any, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        audio(tmp_path, **options)
+    assert str(caught.value) == expected
+
+
 def test_coefficients_are_scaled_by_the_windows_of_the_training_rows(tmp_path: Path) -> None:
     field = audio(tmp_path, size=3)
     values = np.random.default_rng(0).normal(-8, 2, (100_000, 3)).astype(np.float32)
@@ -459,6 +345,18 @@ def test_a_live_window_encodes_as_the_file_does(tmp_path: Path) -> None:
     assert np.array_equal(field.plain([(window,) for window in windows]), encoded)
     lists = field.column("x", [window.tolist() for window in windows], "records")
     assert np.array_equal(field.encode(lists.to_frame(), "records").numpy(), encoded)
+
+
+def test_cells_may_hold_the_windows_themselves(tmp_path: Path) -> None:
+    field = audio(tmp_path, size=3)
+    cells = [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [], [[7.0, 8.0, 9.0]]]
+    steps, lengths = field.unfold(pl.Series("x", cells), "rows")
+    assert lengths.tolist() == [2, 0, 1]
+    assert steps.to_numpy().tolist() == [window for cell in cells for window in cell]
+    with pytest.raises(DataError) as caught:
+        field.unfold(pl.Series("x", [[[1.0, 2.0]]]), "rows")
+    expected = "rows: 'x': expected the 3 numbers of a window, or null where it is not observed, "
+    assert str(caught.value) == expected + "got [1.0, 2.0]; correct it"
 
 
 @pytest.mark.parametrize("value", [None, [1.0, 2.0], "a.wav", [1.0, 2.0, float("nan")]])
@@ -598,3 +496,12 @@ def test_a_recording_apart_is_read_beside_the_steps(tones: Path) -> None:
         steps = [{"place": cells["place"], "x": x} for x in cells["x"]]
         answer = run.session().chunk(steps)[-1]
         hold_equal(answer, told.select(list(answer)).row(row, named=True))
+
+
+def test_a_recording_alone_may_be_apart(tones: Path, tmp_path: Path) -> None:
+    run = segue.fit(declared(role="apart"), listed(tones), **{**QUICK, "split": {"by": "none"}})
+    told = run.predict(tones / "list.csv")
+    assert told.height == 12
+    answer = run.session().step({"place": str(sorted(tones.glob("*/*.wav"))[0])})
+    hold_equal(answer, told.select(list(answer)).row(0, named=True))
+    run.save(tmp_path / "run")

@@ -57,9 +57,9 @@ def read(source: Any, options: ReadOptions | None = None) -> Table:
             name); a recording (.wav .flac .ogg), a folder or a pattern of recordings, or a folder
             of such folders (a row per recording, with columns ``file``, ``path`` and, where there
             are several folders, ``label``); a dict of such sources by name, which are several
-            tables of the same keys; a frame or series of polars or pandas; an array or tensor
-            ``[B, T, I]`` (columns ``x0`` ..., or ``x`` when I = 1), ``[B, T]`` or ``[B]``; a list
-            of ``[T_i, I]`` or ``[T_i]``; a dict of such arrays or of lists; a list of records.
+            tables of the same keys; a frame or series of polars or pandas; an array or tensor ``[B,
+            T, I]`` (columns ``x0`` ..., or ``x`` when I = 1), ``[B, T]`` or ``[B]``; a list of
+            ``[T_i, I]`` or ``[T_i]``; a dict of such arrays or of lists; a list of records.
         options: how to read text files.
 
     Raises:

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.errors import DataError, SpecError
-from segue.fields.field import Encoder, Field, Values, are_paths, blocks, raw_column
+from segue.fields.field import (
+    Encoder,
+    Field,
+    Values,
+    are_paths,
+    blocks,
+    raw_column,
+    unfolded,
+)
 from segue.fields.many_hot import Identity
 from segue.fields.number import scale_of
 from segue.fields.recording import Decoder, heard
@@ -66,11 +74,15 @@ class Audio(Field):
     def unfold(self, cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:
         """The windows of all recordings, one after another, and the number of each recording's.
 
-        A recording that cannot be read has -1 where the declaration says ``on_error: skip``.
+        A cell may also hold the windows themselves, a list of vectors. A recording that cannot be
+        read has -1 where the declaration says ``on_error: skip``.
 
         Raises:
             DataError: one cannot be read, or is shorter than a window.
         """
+        if isinstance(cells.dtype, pl.List):
+            steps, lengths = unfolded(cells, origin)
+            return self.column(cells.name, steps.to_list(), origin), lengths
         frames = [np.empty((0, self.spectrum.width), np.float32)]
         lengths = np.full(len(cells), -1, np.int64)
         with Decoder() as decoder:
@@ -159,6 +171,9 @@ class Audio(Field):
 
     def restore(self, fitted: dict[str, Any]) -> None:
         self.shift, self.scale = np.array(fitted["shift"], float), np.array(fitted["scale"], float)
+
+    def example(self, index: int) -> list[float]:
+        return [float(f"{mean:.4g}") for mean in self.shift]
 
     def describe(self) -> str:
         spectrum = self.spectrum
