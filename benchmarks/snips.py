@@ -23,7 +23,7 @@ SPEC: dict[str, Any] = {
 }
 SETTINGS: dict[str, Any] = {
     "model": {"cell": "lstm", "hidden": 128, "bidirectional": True, "dropout": 0.5},
-    "training": {"epochs": 12},
+    "training": {"epochs": 8},
 }
 VALID = 700
 """Training queries, drawn with the seed 0, that choose the epoch."""
