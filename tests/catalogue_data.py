@@ -120,6 +120,13 @@ FIELDS = [
         _numbers(2, gaps=True),
     ),
     FieldRow(
+        "number-clipped",
+        "number",
+        {"clip": 0.5},
+        _numbers(1, gaps=True),
+        _numbers(2, gaps=True),
+    ),
+    FieldRow(
         "number-none", "number", {"scale": "none"}, _numbers(1, gaps=False), _numbers(2, gaps=True)
     ),
     FieldRow(

@@ -155,6 +155,11 @@ def _gappy(values: np.ndarray[Any, Any], share: float, seed: int) -> pl.Series:
     return pl.Series(np.where(gone, np.nan, values)).fill_nan(None)
 
 
+def _bursts(rng: np.random.Generator, place: int, steps: int) -> np.ndarray[Any, Any]:
+    """How many samples a step has; two in the last sequence, by which the work of steps is held."""
+    return np.full(steps, 2) if place == 2 else rng.integers(0, 4, steps)
+
+
 @cache
 def keyed() -> pl.DataFrame:
     """Sequences of unequal length at uneven times: numbers with gaps, a category, statics."""
@@ -177,7 +182,9 @@ def keyed() -> pl.DataFrame:
                     "amount": [float(place)] * steps,
                     "level": x * 2 + 1,
                     "state": np.where(x > 0, "up", "down"),
-                    "burst": [rng.normal(size=rng.integers(1, 4)).tolist() for _ in x],
+                    "burst": [
+                        rng.normal(size=size).tolist() for size in _bursts(rng, place, steps)
+                    ],
                 }
             )
         )
