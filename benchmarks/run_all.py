@@ -54,6 +54,9 @@ ROWS = (
     Row("jsb_chorales", "jsb_chorales.py --seeds 3", "LSTM 8.45 (published)"),
     Row("surnames", "surnames.py --seeds 3", ""),
     Row("fsdd", "fsdd.py --seeds 3", "small convolutional nets 0.97 to 0.99 (published)"),
+    Row("snips", "snips.py --seeds 3", "slot-gated BiLSTM 0.88 to 0.89 (published, another split)"),
+    Row("fsdd_strings", "fsdd_strings.py --seeds 1", ""),
+    Row("harvard", "harvard.py --seeds 1", ""),
     Row("adding", "adding.py --seeds 3", "", 4),
 )
 

@@ -18,6 +18,7 @@ import soundfile
 
 import segue
 from segue.fields.spectrum import Spectrum
+from segue.fields.text import Text
 from segue.inference import obstacle
 from segue.ops import native_name
 from segue.run import Run
@@ -67,7 +68,12 @@ class Row:
     @property
     def every(self) -> bool:
         """Whether there is an answer at every step."""
-        return not self.name.startswith(("classify", "regress-end"))
+        return not self.name.startswith(("classify", "regress-end", "transcribe"))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answers of all steps together are that of the sequence."""
+        return self.name.startswith("transcribe")
 
     @property
     def recorded(self) -> bool:
@@ -94,13 +100,19 @@ class Row:
         own = self.sequences[name]
         if self.spec["data"]["rows"] == "steps":
             return own[:stop]
-        if self.recorded:
-            return own.with_columns(x=pl.Series([cut_recording(own["x"][0], stop)]))
         if self.spec["inputs"]["x"].get("role") == "apart":
             return own
-        is_text = own["x"].dtype == pl.String
-        cut = pl.col("x").str.head(stop) if is_text else pl.col("x").list.head(stop)
-        return own.with_columns(cut)
+        if self.recorded:
+            return own.with_columns(x=pl.Series([cut_recording(own["x"][0], stop)]))
+        if own["x"].dtype != pl.String:
+            return own.with_columns(pl.col("x").list.head(stop))
+        field = self.run.trained.fields["x"]
+        assert isinstance(field, Text)
+        return own.with_columns(x=pl.lit(field.units.join(self._units(name)[:stop])))
+
+    def _units(self, name: str) -> list[Any]:
+        """The raw steps of an example."""
+        return self.run.trained.fields["x"].unfold(self.sequences[name]["x"], "")[0].to_list()
 
     def records(self, name: str) -> list[Record]:
         """A sequence as it would come in live, without the target where it is not read."""
@@ -108,7 +120,7 @@ class Row:
         if self.recorded:
             return [{"x": frame} for frame in RECORDED(samples_of(own["x"][0]))]
         if self.spec["data"]["rows"] == "examples":
-            return self._of_example(own)
+            return self._of_example(name)
         hidden = [] if self.forecasts else list(self.spec["outputs"])
         found = own.drop(hidden + ([self.key] if self.key else [])).to_dicts()
         known = [n for n, given in self.spec["inputs"].items() if given.get("role") == "known"]
@@ -120,12 +132,13 @@ class Row:
                 record["ahead"] = {name: own[name][after].to_list() for name in known}
         return found
 
-    def _of_example(self, own: pl.DataFrame) -> list[Record]:
+    def _of_example(self, name: str) -> list[Record]:
+        own = self.sequences[name]
         roles = {name: given.get("role", "step") for name, given in self.spec["inputs"].items()}
         once = {n: own[n].to_list()[0] for n, role in roles.items() if role != "step"}
         if "step" not in roles.values():
             return [once]
-        return [{"x": value, **once} for value in own["x"].to_list()[0]]
+        return [{"x": value, **once} for value in self._units(name)]
 
     def hold(self, actual: Any, expected: Any) -> None:
         """Holds predictions to each other: to the bit, but where a live model runs by torch."""
@@ -233,6 +246,22 @@ def counted() -> pl.DataFrame:
 def texts() -> pl.DataFrame:
     """A text per row; one is empty."""
     return pl.DataFrame({"x": ["hello there", "abracadabra", "", "what a day"]})
+
+
+def sentences() -> pl.DataFrame:
+    """Words and signs; one row is empty."""
+    rows = ["To be, or not to be.", "That is the question: to BE!", "", "Or not?"]
+    return pl.DataFrame({"x": rows})
+
+
+def marks() -> pl.DataFrame:
+    """Numbers that come and go, and a letter for each; one has no steps but the first."""
+    rng, rows = np.random.default_rng(7), []
+    for count in (4, 1, 3, 5):
+        letters = rng.choice(list("ab"), count)
+        levels = [[0.0, *[float(letter == "a") + 1.0] * 2] for letter in letters]
+        rows.append({"x": [value for level in levels for value in level], "y": "".join(letters)})
+    return pl.DataFrame(rows)
 
 
 def chords() -> pl.DataFrame:
@@ -364,6 +393,22 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
         _spec(EXAMPLES, {"x": {"kind": "text"}}, {"x": {"task": "next"}}),
         texts,
     ),
+    "next-words": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "text", "unit": "word", "lower": True}},
+            {"x": {"task": "next"}},
+        ),
+        sentences,
+    ),
+    "next-bytes": (
+        _spec(EXAMPLES, {"x": {"kind": "text", "unit": "byte"}}, {"x": {"task": "next"}}),
+        texts,
+    ),
+    "transcribe": (
+        _spec(EXAMPLES, {"x": {"kind": "number"}}, {"y": {"task": "transcribe"}}),
+        marks,
+    ),
     "next-many-hot": (
         _spec(EXAMPLES, {"x": {"kind": "many_hot"}}, {"x": {"task": "next"}}),
         chords,
@@ -437,6 +482,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return {**MODELS, **BACKWARD, **LAYERS}
     if kind in ("classify", "regress-end"):
         return {**MODELS, **ENDS}
+    if kind in ("next-words", "next-bytes"):
+        return {"plain": {}}
     return {**MODELS, **BACKWARD, **ELMAN} if kind == "tag" else {**MODELS, **BACKWARD}
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from segue.run import declare
+
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 SAID = {
     "classify_sequences": r"shape  ┆ model    ┆ 0\.9",
@@ -24,6 +26,11 @@ SAID = {
 
 def test_every_example_is_run() -> None:
     assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(SAID)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_declaration_is_one(path: Path) -> None:
+    assert declare(path).outputs
 
 
 @pytest.mark.parametrize("name", SAID)

@@ -16,6 +16,7 @@ SETTINGS = [
     {"rate": 8000, "size": 40},
     {"rate": 16_000, "size": 80, "deltas": 1},
     {"rate": 22_050, "size": 64, "window": 0.03, "hop": 0.0125, "features": "mfcc", "deltas": 2},
+    {"rate": 8000, "size": 20, "deltas": 1, "stack": 3},
     {"rate": 16_000, "size": 26, "hop": 0.025, "features": "mfcc", "coefficients": 26},
 ]
 
@@ -93,6 +94,16 @@ def test_chunks_of_any_size_equal_the_whole_to_the_bit(settings: Any, size: int)
         parts.append(frames)
         assert len(state.samples) < spectrum.window + spectrum.hop
     assert np.array_equal(np.concatenate(parts), spectrum(samples))
+
+
+def test_stacked_frames_stand_side_by_side() -> None:
+    samples = noise(4000)
+    one, three = Spectrum(rate=8000, deltas=1), Spectrum(rate=8000, deltas=1, stack=3)
+    frames, steps = one(samples), three(samples)
+    assert len(frames) == 48 and steps.shape == (16, 3 * 80)
+    assert np.array_equal(steps, frames.reshape(16, 240))
+    # The last frame ends after 3960 samples.
+    assert len(three(samples[:3959])) == 15
 
 
 def test_a_state_can_be_used_again() -> None:

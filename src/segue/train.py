@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segue import ops
+from segue import language, ops
 from segue.cells import LawCell
 from segue.checkpoint import BAD_BATCH
 from segue.clock import Clock
@@ -28,6 +29,7 @@ from segue.data.split import refuse_short, split, with_split
 from segue.data.store import Batch, Pieces, Store, apart_steps, batches, tiles, without
 from segue.defaults import completed
 from segue.errors import DataError, TrainingError
+from segue.fields import Field
 from segue.fields.number import Number
 from segue.model import Network, NetworkState
 from segue.schema import Clip, Declaration, Training
@@ -47,6 +49,7 @@ class Started:
         updates: steps of the optimiser, if training does not stop early.
         until: the last time in the training part; None where there is no time.
         skipped: examples that could not be read and were left out, as the declaration allows.
+        remarks: lines on what of the training part was left out or is unknown.
     """
 
     declaration: Declaration
@@ -56,6 +59,7 @@ class Started:
     updates: int
     until: float | None
     skipped: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ def fit(
         epochs * sum(map(len, examples(trained, course.store, parts["train"], 0))),
         float(parts["train"].of(sequences).times.max()) if sequences.has_time else None,
         sequences.skipped,
+        course.store.remarks(parts["train"]),
     )
     best, best_epoch, slowed = math.inf, -1, -1
     kept = _copied(network)
@@ -245,7 +250,7 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
     parts = split(sequences, declaration.data.split, declaration.training.seed)
     learning = [field for field in fields.values() if field.learns_steps]
     for field in learning:
-        field.fit_steps(parts["train"].of(sequences).static)
+        field.fit_steps(_raw_cells(field, sequences, parts["train"]))
     if learning:
         # Only now is it known what a step is.
         sequences = build(table, declaration, fields, tasks)
@@ -267,7 +272,17 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
         task.fit(known, fields)
     with _random_from(declaration.training.seed):
         network = Network(fields, tasks, declaration, clock.step)
-    return Trained(declaration, fields, tasks, network, clock), sequences, parts
+    trained = Trained(declaration, fields, tasks, network, clock)
+    language.attach(trained)
+    return trained, sequences, parts
+
+
+def _raw_cells(field: Field, sequences: Sequences, part: Part) -> pl.DataFrame:
+    """The raw cells of the training part; of sequences that it cuts, what it has of them."""
+    known = part.of(sequences)
+    if (known.lengths == sequences.lengths[part.rows]).all():
+        return known.static.select(field.columns)
+    return pl.DataFrame([field.folded(known.steps[name], known.lengths) for name in field.columns])
 
 
 @contextmanager

@@ -90,6 +90,7 @@ class Store:
         targets: bool,
     ) -> None:
         self.lengths, self.offsets = sequences.lengths, sequences.offsets
+        self._fields = fields
         self.times = sequences.times
         origin = sequences.origin
         self.inputs = {
@@ -124,6 +125,21 @@ class Store:
     def horizon(self) -> int:
         """S, the longest horizon of the forecasts; 0 without any."""
         return max(self._horizon.values(), default=0)
+
+    def remarks(self, part: Part) -> tuple[str, ...]:
+        """What is to be said of a part: what has no target, and what is read as "unknown"."""
+        found = []
+        for name in self._whole & self.targets.keys():
+            empty = int((self.targets[name].lengths[part.rows] == 0).sum())
+            if empty:
+                found.append(f"{name}: {empty:,} of {part.count:,} examples have no target to use")
+        first, length = self.offsets[part.rows] + part.start, part.stop - part.start
+        steps = torch.from_numpy(spans(first, length))
+        for name, encoded in self.inputs.items():
+            unknown = self._fields[name].unknown(encoded, steps)
+            if unknown:
+                found.append(f"{name}: {unknown:,} of {len(steps):,} steps are unknown")
+        return tuple(found)
 
     def batch(self, pieces: Pieces, at: NDArray[np.int64]) -> Batch:
         """The encoded steps of `pieces`, with outputs wanted at `at` (indices into the batch's

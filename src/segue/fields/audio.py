@@ -52,12 +52,13 @@ class Audio(Field):
         window: AboveZero = 0.025
         hop: AboveZero = 0.01
         deltas: Literal[0, 1, 2] = 0
+        stack: Positive = 1
         on_error: Literal["stop", "skip"] = "stop"
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
         super().__init__(name, columns, spec)
         self._spec = spec
-        laws = ("rate", "features", "size", "coefficients", "window", "hop", "deltas")
+        laws = ("rate", "features", "size", "coefficients", "window", "hop", "deltas", "stack")
         try:
             self.spectrum = Spectrum(**{law: getattr(spec, law) for law in laws})
         except SpecError as error:
@@ -109,7 +110,8 @@ class Audio(Field):
             frames.append(own)
             count += len(samples)
         if not any(map(len, frames)):
-            expected = f"at least a window of {self._spec.window:g} s"
+            steps = "a window" if self._spec.stack == 1 else f"{self._spec.stack} windows"
+            expected = f"at least {steps} of {self._spec.window:g} s"
             got = f"{count / rate:.3g} s" if count else "no samples"
             raise DataError(where, expected, got, "leave it out, or declare a shorter `window`")
         return frames
@@ -174,5 +176,6 @@ class Audio(Field):
         return [float(f"{mean:.4g}") for mean in self.shift]
 
     def describe(self) -> str:
-        spectrum, per_second = self.spectrum, self.spectrum.rate / self.spectrum.hop
+        spectrum = self.spectrum
+        per_second = spectrum.rate / spectrum.hop / spectrum.stack
         return f"{spectrum.width} {self._spec.features}, {per_second:g} steps per second"

@@ -118,7 +118,7 @@ class Field(ABC):
     Spec: ClassVar[type[Input]]
     several: ClassVar[bool] = False
     long: ClassVar[bool] = True
-    learns_steps: ClassVar[bool] = False
+    learns_steps: bool = False
     suffixes: ClassVar[tuple[str, ...]] = ()
     folder: Path = Path()
 
@@ -140,6 +140,10 @@ class Field(ABC):
         """
         return unfolded(cells, origin)
 
+    def folded(self, steps: pl.Series, lengths: NDArray[np.int64]) -> pl.Series:
+        """Raw cells of these raw steps; of `learns_steps` alone."""
+        raise NotImplementedError(f"{type(self).__name__} knows what a step is")
+
     def fit_steps(self, frame: pl.DataFrame) -> None:
         """Learn from the raw cells of the training part what a step is; of `learns_steps` alone."""
         raise NotImplementedError(f"{type(self).__name__} knows what a step is")
@@ -155,6 +159,10 @@ class Field(ABC):
         Raises:
             DataError: a value that this field cannot encode; `origin` names the source.
         """
+
+    def unknown(self, encoded: Any, steps: Tensor) -> int:
+        """How many of these encoded steps are read as "unknown"; for what people are told."""
+        return 0
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         """Values of records as a raw column; by default words.

@@ -34,10 +34,12 @@ class SpectrumState(NamedTuple):
         samples: those that the next frames need, fewer than a window and a hop.
         past: for each order of deltas the last 2 M rows that it is the slope of, ``[2 M, F]``;
             no rows before the first frame.
+        frames: those that wait for others to be stacked with, fewer than `stack`.
     """
 
     samples: Samples
     past: tuple[Rows, ...]
+    frames: NDArray[np.float32]
 
 
 class Spectrum:
@@ -60,6 +62,9 @@ class Spectrum:
 
         d[t] = sum_{m=1..M} m (c[t - M + m] - c[t - M - m]) / (2 sum_{m=1..M} m^2)
 
+    With a `stack` of k, frames ``k s .. k s + k - 1`` side by side are step s, so that there are
+    fewer steps; what is left at the end is no step.
+
     Args:
         rate: samples per second.
         features: ``log_mel`` or ``mfcc``.
@@ -67,6 +72,7 @@ class Spectrum:
         coefficients: how many of the mfcc are kept, from c = 0 on.
         window, hop: in seconds; rounded to whole samples.
         deltas: how many times the deltas of what stands before are appended.
+        stack: frames of a step.
 
     Raises:
         SpecError: the hop is longer than the window or shorter than a sample, a band has no bin, or
@@ -90,8 +96,9 @@ class Spectrum:
         window: float = 0.025,
         hop: float = 0.01,
         deltas: int = 0,
+        stack: int = 1,
     ) -> None:
-        self.rate, self.deltas = rate, deltas
+        self.rate, self.deltas, self.stack = rate, deltas, stack
         self.window, self.hop = round(window * rate), round(hop * rate)
         if not 1 <= self.hop <= self.window:
             got = f"{hop:g} s, {self.hop} samples, beside a window of {self.window}"
@@ -103,19 +110,21 @@ class Spectrum:
         self._hann = 0.5 - 0.5 * np.cos(2 * math.pi * np.arange(self.window) / self.window)
         self._bins, self._weights, self._starts = _packed(mel_bands(rate, self.window, size))
         self.base = self._kept or size
-        self.width = self.base * (1 + deltas)
-        """F, the numbers of a frame."""
+        self._frame = self.base * (1 + deltas)
+        self.width = self._frame * stack
+        """F, the numbers of a step."""
 
     def initial_state(self) -> SpectrumState:
         """Before the first sample."""
+        past = tuple(np.empty((0, self.base)) for _ in range(self.deltas))
         return SpectrumState(
-            np.empty(0, np.float32), tuple(np.empty((0, self.base)) for _ in range(self.deltas))
+            np.empty(0, np.float32), past, np.empty((0, self._frame), np.float32)
         )
 
     def step(
         self, samples: NDArray[np.floating], state: SpectrumState
     ) -> tuple[NDArray[np.float32], SpectrumState]:
-        """The frames that end within `samples`, float32 ``[T, F]``, and the state after them.
+        """The steps that end within `samples`, float32 ``[T, F]``, and the state after them.
 
         Args:
             samples: any number of them, floats between -1 and 1, ``[n]``.
@@ -128,15 +137,21 @@ class Spectrum:
             raise ShapeError("samples", "floats [n] of one channel", got, fix)
         heard = np.concatenate([state.samples, samples.astype(np.float32, copy=False)])
         count = max(0, (len(heard) - self.window) // self.hop + 1)
-        frames, past = np.empty((count, self.width), np.float32), state.past
+        frames, past = np.empty((count, self._frame), np.float32), state.past
         for first in range(0, count, AT_ONCE):
             last = min(count, first + AT_ONCE)
             own = heard[first * self.hop : (last - 1) * self.hop + self.window]
             frames[first:last], past = self._with_deltas(self._base(own), past)
-        return frames, SpectrumState(heard[count * self.hop :].copy(), past)
+        rest = heard[count * self.hop :].copy()
+        if self.stack == 1:
+            return frames, SpectrumState(rest, past, state.frames)
+        frames = np.concatenate([state.frames, frames])
+        whole = len(frames) // self.stack * self.stack
+        steps = frames[:whole].reshape(-1, self.width)
+        return steps, SpectrumState(rest, past, frames[whole:].copy())
 
     def __call__(self, samples: NDArray[np.floating]) -> NDArray[np.float32]:
-        """All frames of a whole recording, ``[T, F]``."""
+        """All steps of a whole recording, ``[T, F]``."""
         return self.step(samples, self.initial_state())[0]
 
     def _base(self, samples: Samples) -> Rows:

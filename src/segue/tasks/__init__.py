@@ -8,6 +8,7 @@ from segue.tasks.next_element import NextElement
 from segue.tasks.regress import Regress
 from segue.tasks.tag import Tag
 from segue.tasks.task import Metrics, Task, Whole
+from segue.tasks.transcribe import Transcribe
 
 TASKS: dict[str, type[Task]] = {
     "forecast": Forecast,
@@ -15,7 +16,8 @@ TASKS: dict[str, type[Task]] = {
     "regress": Regress,
     "tag": Tag,
     "next": NextElement,
+    "transcribe": Transcribe,
 }
 """Every task by its name in the declaration."""
 
-__all__ = ["TASKS", "Forecast", "Future", "Metrics", "Task", "Whole"]
+__all__ = ["TASKS", "Forecast", "Future", "Metrics", "Task", "Transcribe", "Whole"]

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
@@ -85,6 +86,14 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, output: Tensor, target: Any) -> Metrics:
         """Scores of `output` against `target`, in the user's units."""
+
+    def metrics_of_sequences(
+        self, output: Tensor, target: Tensor, lengths: NDArray[np.int64]
+    ) -> Metrics:
+        """Scores besides `metrics`, of a task at every step, that need to know where sequences end:
+        `lengths[p]` rows of `output` belong to the p-th.
+        """
+        return {}
 
     @abstractmethod
     def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
