@@ -101,6 +101,9 @@ class Number(Field):
         self.shift, self.scale = np.array(fitted["shift"], float), np.array(fitted["scale"], float)
         self.gaps, self.unit = np.array(fitted["gaps"], bool), float(fitted["unit"])
 
+    def example(self, index: int) -> float:
+        return float(f"{self.shift[index]:.4g}")
+
     def describe(self) -> str:
         if len(self.columns) > 1:
             return f"{len(self.columns)} columns, {int(self.gaps.sum())} of them with gaps"
@@ -128,6 +131,9 @@ class NumberEncoder(Encoder):
         self.register_buffer("gaps", gaps.nonzero()[:, 0], persistent=False)
         self._unit = unit
         self.features = len(gaps) + 2 * len(self.gaps)
+
+    def observed(self, x: Tensor) -> Tensor:
+        return (~torch.isnan(x)).to(x.dtype)
 
     def initial_state(self, batch: int) -> EncoderState:
         if not len(self.gaps):

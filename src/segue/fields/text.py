@@ -27,7 +27,7 @@ class Text(Field):
     class Spec(Input):
         """Options of kind `text`."""
 
-        roles: ClassVar[tuple[Role, ...]] = ("step",)
+        roles: ClassVar[tuple[Role, ...]] = ("step", "apart")
         size: Positive | None = None
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
@@ -57,6 +57,9 @@ class Text(Field):
 
     def restore(self, fitted: dict[str, Any]) -> None:
         self.vocabulary = Vocabulary(fitted["characters"])
+
+    def example(self, index: int) -> str | None:
+        return next(iter(self.vocabulary.names), None)
 
     def describe(self) -> str:
         return f"{len(self.vocabulary.names)} different characters"
