@@ -299,8 +299,8 @@ struct DiagonalWidths {
 
     DiagonalWidths(segue::Diagonal law, int64_t hidden)
         : gates{"G", segue::parts_of(law).gates * hidden},
-          states{"S H", segue::parts_of(law).states * hidden},
-          rates{"W H", segue::parts_of(law).rates * hidden} {}
+          states{"R", segue::parts_of(law).states * hidden},
+          rates{"W", segue::parts_of(law).rates * hidden} {}
 };
 
 void check_rates(const Call& call, bool has_rates, const DiagonalWidths& law) {

@@ -250,7 +250,7 @@ constexpr DiagonalParts parts_of(Diagonal law) {
     }
 }
 
-// S states and W rates of H units.
+// R numbers of state, W rates and G sums of gates: those of H units, part by part.
 struct DiagonalScan {
     Diagonal law;
     Sequences over;
@@ -258,11 +258,11 @@ struct DiagonalScan {
     const float* x;      // [N, I]
     Weights w_x;         // I -> G, packed by gate
     const float* b;      // [G]
-    const float* rates;  // [W H]
-    const float* h0;     // [B, S H]
+    const float* rates;  // [W]
+    const float* h0;     // [B, R]
     float* gates;        // [N, G], p, kept for the way back; optional
-    float* y;            // [N, S H]
-    float* h_last;       // [B, S H]
+    float* y;            // [N, R]
+    float* h_last;       // [B, R]
 };
 
 // d [N, G] is the gradient of p, and may be gates. That of b, and that of the rates, are sums over the steps, given for
@@ -275,12 +275,12 @@ struct DiagonalGrad {
     const float* h0;
     const float* y;
     const float* gates;
-    const float* dy;       // [N, S H], optional: zeros
-    const float* dh_last;  // [B, S H], optional: zeros
+    const float* dy;       // [N, R], optional: zeros
+    const float* dh_last;  // [B, R], optional: zeros
     float* d;
     float* d_sum;   // [B, G], of d
-    float* drates;  // [B, W H]
-    float* dh0;     // [B, S H]
+    float* drates;  // [B, W]
+    float* dh0;     // [B, R]
 };
 
 void scan_diagonal(const DiagonalScan& call);
