@@ -184,9 +184,9 @@ LAYERS = [
         lambda i, h: CausalConv(i, i, kernel=4, depthwise=True),
         *(CAUSAL, EXACT, TORCH),
     ),
-    _row("min-gru", MinGRU, MinGRU, CAUSAL, TORCH),
-    _row("min-lstm", MinLSTM, MinLSTM, CAUSAL, TORCH),
-    _row("rg-lru", RGLRU, RGLRU, CAUSAL, TORCH),
+    _row("min-gru", MinGRU, MinGRU, CAUSAL, EXACT),
+    _row("min-lstm", MinLSTM, MinLSTM, CAUSAL, EXACT),
+    _row("rg-lru", RGLRU, RGLRU, CAUSAL, EXACT),
     _row("conv-rnn", ConvRNN, _pictures(ConvRNN), CAUSAL, TORCH),
     _row("conv-lstm", ConvLSTM, _pictures(ConvLSTM), CAUSAL, TORCH),
     _row(
