@@ -48,9 +48,8 @@ def curve(scores: NDArray[Any], positive: NDArray[np.bool_]) -> Curve:
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order].astype(np.float64)
     # Equal scores are claimed together, so a threshold ends at the last of them.
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1) if len(ranked) else []
-    ends = np.asarray(last, np.int64)
-    hits = np.cumsum(positive[order])
+    ends = np.flatnonzero(np.diff(ranked, append=-np.inf))
+    hits = np.cumsum(positive[order], dtype=np.int64)
     count = int(positive.sum())
     return Curve(ranked[ends], hits[ends], ends + 1, count, len(ranked) - count)
 

@@ -1,12 +1,10 @@
-"""A class for every step."""
+"""A class, or any number of labels, for every step."""
 
 from __future__ import annotations
 
-import polars as pl
-
-from segue.schema import Output
 from segue.sequences import Sequences
 from segue.tasks.classify import Classify
+from segue.tasks.labelling import Rows
 
 
 class Tag(Classify):
@@ -14,11 +12,9 @@ class Tag(Classify):
 
     every = True
 
-    class Spec(Output):
+    class Spec(Classify.Spec):
         """Options of task `tag`."""
 
-    def _values(self, sequences: Sequences) -> pl.Series:
-        return sequences.steps[self.columns[0]]
-
-    def _place(self, sequences: Sequences, row: int) -> str:
-        return sequences.step_place(row)
+    def _rows(self, sequences: Sequences) -> Rows:
+        frame = sequences.steps.select(self.columns)
+        return Rows(frame, sequences.origin, sequences.step_place, required=False)

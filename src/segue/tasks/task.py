@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import polars as pl
 import torch
@@ -44,15 +44,18 @@ class Task(ABC):
         looks_ahead: whether the target of a step is taken from the step after it.
         main: the metric that stands for the score, and `lower_is_better` which way it goes.
         several: whether one output may stand for many columns.
+        calibrates_on: the part on which `calibrate` learns from the trained network's answers; None
+            where there is nothing to learn.
     """
 
     Spec: ClassVar[type[Output]]
-    main: ClassVar[str]
-    lower_is_better: ClassVar[bool] = True
+    main: str
+    lower_is_better: bool = True
     looks_ahead: ClassVar[bool] = False
     several: ClassVar[bool] = False
     whole: ClassVar[bool] = False
     reads_series: ClassVar[bool] = False
+    calibrates_on: Literal["train", "valid"] | None = None
     every: bool
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Output) -> None:
@@ -79,6 +82,10 @@ class Task(ABC):
     @abstractmethod
     def losses(self, output: Tensor, target: Any) -> Tensor:
         """The loss of each observed target, ``[observed]``."""
+
+    def calibrate(self, output: Tensor, target: Any) -> None:
+        """Learn from the answers of the trained network on the part `calibrates_on`."""
+        raise NotImplementedError(f"{type(self).__name__} learns nothing from its answers")
 
     @abstractmethod
     def metrics(self, output: Tensor, target: Any) -> Metrics:
