@@ -37,6 +37,7 @@ class Classify(Task):
     the probabilities are calibrated.
     """
 
+    title = "Classifying sequences by {name}"
     every = False
     lower_is_better = False
     several = True

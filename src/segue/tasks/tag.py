@@ -10,6 +10,7 @@ from segue.tasks.labelling import Rows
 class Tag(Classify):
     """`Classify` at every step; a step without a class counts neither in loss nor in scores."""
 
+    title = "Tagging every step with {name}"
     every = True
 
     class Spec(Classify.Spec):
