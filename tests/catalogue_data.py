@@ -226,6 +226,10 @@ def _right_class(task: Any, target: Tensor) -> Tensor:
     return _one_hot(len(task.classes), target)
 
 
+def _right_labels(task: Any, target: Tensor) -> Tensor:
+    return 1e3 * (2 * target.nan_to_num(0) - 1)
+
+
 def _right_element(task: Any, target: Tensor) -> Tensor:
     return _one_hot(len(task.vocabulary), target)
 
@@ -255,6 +259,13 @@ def _field(name: str, kind: str, values: pl.Series) -> dict[str, Field]:
     field = KINDS[kind](name, (name,), KINDS[kind].Spec.model_validate({"kind": kind}))
     field.fit(pl.DataFrame({name: values}))
     return {name: field}
+
+
+def _flags(share: float, seed: int) -> pl.Series:
+    """0 or 1, or nothing where nobody knows."""
+    draws = np.random.default_rng(seed).random((2, STEPS))
+    flags = np.where(draws[1] < 0.2, np.nan, draws[0] < share)
+    return pl.Series(flags).fill_nan(None).cast(pl.Int64)
 
 
 _RNG = np.random.default_rng(6)
@@ -299,6 +310,33 @@ TASK_ROWS = [
         ("y",),
         {},
         _right_class,
+    ),
+    TaskRow(
+        "classify-weighted",
+        "classify",
+        {"weights": "balanced"},
+        _per_sequence(["x", "y", "y", "x", "y"], pl.String),
+        ("y",),
+        {},
+        _right_class,
+    ),
+    TaskRow(
+        "classify-labels",
+        "classify",
+        {"labels": "many", "weights": {"7": 2.0}},
+        _per_sequence([[10, 7], [], [7], [2, 7, 10], [2]], pl.List(pl.Int64)),
+        ("y",),
+        {},
+        _right_labels,
+    ),
+    TaskRow(
+        "tag-labels",
+        "tag",
+        {"labels": "many", "weights": "balanced"},
+        _per_step(y=_flags(0.3, seed=1), z=_flags(0.6, seed=2)),
+        ("y", "z"),
+        {},
+        _right_labels,
     ),
     TaskRow("tag", "tag", {}, _per_step(y=_words("on off - on")), ("y",), {}, _right_class),
     TaskRow(

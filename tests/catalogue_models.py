@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from typing import Any
 
@@ -94,7 +95,12 @@ class Row:
         own = self.sequences[name]
         if self.spec["data"]["rows"] == "examples":
             return self._of_example(own)
-        hidden = [] if self.forecasts else list(self.spec["outputs"])
+        hidden = [
+            column
+            for column in own.columns
+            for name, said in self.spec["outputs"].items()
+            if said["task"] not in ("forecast", "anomaly") and fnmatchcase(column, name)
+        ]
         found = own.drop(hidden + ([self.key] if self.key else [])).to_dicts()
         known = [n for n, given in self.spec["inputs"].items() if given.get("role") == "known"]
         if known:
@@ -166,6 +172,17 @@ def keyed() -> pl.DataFrame:
             )
         )
     return pl.concat(frames, how="vertical_relaxed")
+
+
+@cache
+def labelled() -> pl.DataFrame:
+    """The same with a list of labels per sequence, and labels of 0 and 1 per step."""
+    labels = {"a": ["old", "wet"], "b": [], "c": ["wet"]}
+    return keyed().with_columns(
+        labels=pl.col("key").replace_strict(labels, return_dtype=pl.List(pl.String)),
+        is_up=(pl.col("x") > 0).cast(pl.Int8),
+        is_red=(pl.col("word") == "red").cast(pl.Int8),
+    )
 
 
 @cache
@@ -311,6 +328,16 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
 
 APART = {"x": {"kind": "number"}, "note": {"kind": "text", "role": "apart"}}
 BOTH_APART = {**APART, "x": {"kind": "number", "role": "apart"}}
+LABELS = {"task": "tag", "labels": "many", "weights": "balanced", "calibrate": True}
+WEIGHED = {"task": "classify", "weights": {"good": 0.5}}
+KINDS |= {
+    "classify-weighted": (_spec(KEYED, NUMBERS, {"kind": WEIGHED}), keyed),
+    "classify-labels": (
+        _spec(KEYED, NUMBERS, {"labels": {"task": "classify", "labels": "many"}}),
+        labelled,
+    ),
+    "tag-labels": (_spec(TIMED, NUMBERS, {"is_*": LABELS}), labelled),
+}
 KINDS |= {
     "classify-apart": (_spec(EXAMPLES, APART, {"kind": {"task": "classify"}}), beside),
     "classify-all-apart": (_spec(EXAMPLES, BOTH_APART, {"kind": {"task": "classify"}}), beside),
@@ -368,6 +395,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return JOINS
     if kind == "regress-every":
         return {**MODELS, **BACKWARD, **LAYERS}
+    if kind in ("classify-weighted", "classify-labels", "tag-labels"):
+        return {"plain": {}}
     if kind in ("classify", "regress-end"):
         return {**MODELS, **ENDS}
     return {**MODELS, **BACKWARD, **ELMAN} if kind == "tag" else {**MODELS, **BACKWARD}
