@@ -101,6 +101,13 @@ def _chords(*chords: list[int] | None) -> pl.DataFrame:
 
 FIELDS = [
     FieldRow("number", "number", {}, _numbers(1, gaps=False), _numbers(2, gaps=False)),
+    FieldRow(
+        "number-differences",
+        "number",
+        {"limit": 2.0, "differences": True},
+        _numbers(1, gaps=True),
+        _numbers(2, gaps=True),
+    ),
     FieldRow("number-gaps", "number", {}, _numbers(1, gaps=True), _numbers(2, gaps=True)),
     FieldRow(
         "number-minmax",

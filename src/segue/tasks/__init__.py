@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segue.tasks.anomaly import Anomaly
 from segue.tasks.classify import Classify
 from segue.tasks.forecast import Forecast, Future
 from segue.tasks.next_element import NextElement
@@ -15,6 +16,7 @@ TASKS: dict[str, type[Task]] = {
     "regress": Regress,
     "tag": Tag,
     "next": NextElement,
+    "anomaly": Anomaly,
 }
 """Every task by its name in the declaration."""
 

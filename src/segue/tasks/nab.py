@@ -110,15 +110,14 @@ def probation_of(steps: int) -> int:
 def best(series: Iterable[Steps]) -> Best:
     """The best of all thresholds, the same one for all series."""
     scores, worth, window = _together(series)
-    order = np.argsort(-scores, kind="stable")
+    count = len(np.unique(window[window != NONE]))
+    order = _ranked(scores)
     scores, worth, window = scores[order], worth[order], window[order]
     found, gain = _gains(worth, window)
     total = np.concatenate([[0.0], np.cumsum(gain)])
     # A threshold takes all steps of its score, so it ends where the next score differs.
-    ends = np.flatnonzero(np.diff(scores, append=-np.inf, prepend=np.inf)[1:] != 0) + 1
-    ends = np.concatenate([[0], ends])
+    ends = np.append(0, np.flatnonzero(np.diff(scores, append=-np.inf)) + 1)
     place = int(ends[int(total[ends].argmax())])
-    count = len(np.unique(window[window != NONE]))
     return Best(
         score=_normalised(float(total[place]), count),
         threshold=float(scores[place - 1]) if place else math.inf,
@@ -131,7 +130,7 @@ def best(series: Iterable[Steps]) -> Best:
 def at(series: Iterable[Steps], threshold: float) -> float:
     """The score at a threshold that was chosen beforehand."""
     scores, worth, window = _together(series)
-    order = np.argsort(-scores, kind="stable")
+    order = _ranked(scores)
     _, gain = _gains(worth[order], window[order])
     alarms = int((scores >= threshold).sum())
     return _normalised(float(gain[:alarms].sum()), len(np.unique(window[window != NONE])))
@@ -149,6 +148,12 @@ def _together(
         first = max(first, int(one.window.max(initial=NONE)) + 1 + first)
     scores, worth, window = (np.concatenate(part) for part in zip(*parts, strict=True))
     return scores, worth, window
+
+
+def _ranked(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The steps that can raise an alarm, from the highest score to the lowest."""
+    order = np.argsort(-scores, kind="stable")
+    return order[: int((scores > -np.inf).sum())]
 
 
 def _gains(

@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segue.fields import Field
+from segue.fields.field import Values
+from segue.fields.number import plain_numbers
 from segue.ragged import Ragged
 from segue.schema import Output
 from segue.sequences import Part, Sequences
@@ -76,6 +79,19 @@ class Task(ABC):
         Raises:
             DataError: a target that cannot be one.
         """
+
+    def past(self, column: str, values: pl.Series, origin: str) -> pl.Series:
+        """The numbers that are read of the past of a target column, null where not observed; by
+        default its values. Of `reads_series` alone.
+
+        Raises:
+            DataError: values that are none.
+        """
+        return values
+
+    def plain_past(self, rows: list[Values]) -> NDArray[np.float64] | None:
+        """The same ``[N, C]`` of the values of records, the short way; None for the long one."""
+        return plain_numbers(rows)
 
     @abstractmethod
     def head(self, features: int) -> nn.Module:
