@@ -245,6 +245,13 @@ def _right_chord(task: Any, target: Tensor) -> Tensor:
     return 1e3 * (2 * target.nan_to_num(0) - 1)
 
 
+def _right_surprise(task: Any, target: Tensor) -> Tensor:
+    """No surprise; scores that are those of the labels, all of them fresh."""
+    known = target[:, 1].nan_to_num(0).float()
+    expected = torch.zeros(len(target), 0 if task.vocabulary else len(task.columns))
+    return torch.cat([torch.stack([0 * known, known, known + 1], 1), expected], 1)
+
+
 def _right_number(task: Any, target: Tensor) -> Tensor:
     return target
 
@@ -399,5 +406,32 @@ TASK_ROWS = [
         ("y",),
         _field("y", "many_hot", _PLAIN),
         _right_chord,
+    ),
+    TaskRow(
+        "anomaly",
+        "anomaly",
+        {},
+        _per_step(y=_GAPPY, z=_WALK * 1e4),
+        ("y", "z"),
+        _field("y", "number", _GAPPY) | _field("z", "number", _WALK * 1e4),
+        _right_surprise,
+    ),
+    TaskRow(
+        "anomaly-labels",
+        "anomaly",
+        {"labels": "odd"},
+        _per_step(y=_WALK, odd=_flags(0.3, seed=3)),
+        ("y",),
+        _field("y", "number", _WALK),
+        _right_surprise,
+    ),
+    TaskRow(
+        "anomaly-elements",
+        "anomaly",
+        {"smooth": 2},
+        _per_step(y=_LETTERS),
+        ("y",),
+        _field("y", "text", _LETTERS),
+        _right_surprise,
     ),
 ]

@@ -328,6 +328,7 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
 
 APART = {"x": {"kind": "number"}, "note": {"kind": "text", "role": "apart"}}
 BOTH_APART = {**APART, "x": {"kind": "number", "role": "apart"}}
+DRIFTING = {"[xz]": {"kind": "number", "limit": 3.0, "differences": True}, **CLOCK}
 LABELS = {"task": "tag", "labels": "many", "weights": "balanced", "calibrate": True}
 WEIGHED = {"task": "classify", "weights": {"good": 0.5}}
 KINDS |= {
@@ -335,6 +336,11 @@ KINDS |= {
     "classify-labels": (
         _spec(KEYED, NUMBERS, {"labels": {"task": "classify", "labels": "many"}}),
         labelled,
+    ),
+    "anomaly-numbers": (_spec(TIMED, DRIFTING, {"[xz]": {"task": "anomaly", "hold": 3}}), keyed),
+    "anomaly-elements": (
+        _spec(EXAMPLES, {"x": {"kind": "text"}}, {"x": {"task": "anomaly", "smooth": 2}}),
+        texts,
     ),
     "tag-labels": (_spec(TIMED, NUMBERS, {"is_*": LABELS}), labelled),
 }
@@ -395,7 +401,7 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return JOINS
     if kind == "regress-every":
         return {**MODELS, **BACKWARD, **LAYERS}
-    if kind in ("classify-weighted", "classify-labels", "tag-labels"):
+    if kind in ("classify-weighted", "classify-labels", "tag-labels", "anomaly-elements"):
         return {"plain": {}}
     if kind in ("classify", "regress-end"):
         return {**MODELS, **ENDS}

@@ -35,8 +35,8 @@ fitted to this share of the highest."""
 
 
 class Anomaly(Task):
-    """At every step ``-log p(x_t | past)``, its surprise, and how far out of the usual that is, its
-    score; see `segue.tasks.surprise` and `segue.tasks.recent`.
+    """At every step ``-log p(x_t | past)``, its surprise, and how far out of the usual that is (or
+    the error), its score; see `segue.tasks.surprise` and `segue.tasks.recent`.
 
     Numbers: one or many columns, each with a mean and a scale of its own, in units of the training
     rows. Elements: one column of names or characters. The loss is the surprise; a first step has
@@ -63,6 +63,7 @@ class Anomaly(Task):
         is_input: ClassVar[bool] = True
         distribution: Literal["gaussian", "laplace", "student"] = "laplace"
         spread: Literal["learnt", "constant"] = "learnt"
+        score: Literal["surprise", "error"] = "surprise"
         smooth: Positive = 1
         window: Positive | Literal["none"] = 10_000
         hold: Positive = 1
@@ -180,16 +181,18 @@ class Anomaly(Task):
     def head(self, features: int) -> nn.Module:
         spec = self._spec
         window = None if spec.window == "none" else spec.window
-        recent = Recent(spec.smooth, window, spec.hold)
+        recent, of_errors = Recent(spec.smooth, window, spec.hold), spec.score == "error"
         if self.vocabulary is not None:
             counts = torch.tensor(self.counts, dtype=torch.float32) + 1
-            return ElementSurprise(features, shares=(counts / counts.sum()).log(), recent=recent)
+            shares = (counts / counts.sum()).log()
+            return ElementSurprise(features, shares=shares, recent=recent, of_errors=of_errors)
         return NumberSurprise(
             features,
             len(self.columns),
             distribution=spec.distribution,
             spread=spec.spread,
             recent=recent,
+            of_errors=of_errors,
         )
 
     # What comes out

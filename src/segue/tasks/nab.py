@@ -144,10 +144,11 @@ def _together(
     for one in series:
         counts = one.window != PROBATION
         window = np.where(one.window >= 0, one.window + first, NONE)[counts]
-        parts.append((np.nan_to_num(one.scores[counts], nan=-np.inf), one.worth[counts], window))
+        scores = np.where(np.isnan(one.scores), -np.inf, one.scores)[counts]
+        parts.append((scores, one.worth[counts], window))
         first = max(first, int(one.window.max(initial=NONE)) + 1 + first)
-    scores, worth, window = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return scores, worth, window
+    together = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    return together[0], together[1], together[2]
 
 
 def _ranked(scores: NDArray[np.float64]) -> NDArray[np.int64]:

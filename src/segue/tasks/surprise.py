@@ -36,8 +36,9 @@ class Surprise(Cell):
 
     The state is the last prediction, and what `Recent` knows of the surprises so far; before the
     first step the prediction is `first`, the training rows as a whole. The output is ``[surprise,
-    score, is fresh, expected]``; see `Recent` for the score, and `expected` for the rest. While
-    training there is no score, which nothing is learnt from.
+    score, is fresh, expected]``; see `Recent` for the score, which is made of surprises or of
+    errors, and `expected` for the rest. While training there is no score, which nothing is learnt
+    from.
 
     Args:
         hidden: H.
@@ -45,17 +46,25 @@ class Surprise(Cell):
         expected: how many numbers `expected` has.
         first: the prediction before the first step, ``[P]``.
         recent: how surprises become scores.
+        of_errors: whether errors do, in place of surprises.
     """
 
     reads_target = True
     first: Tensor
 
     def __init__(
-        self, hidden: int, columns: int, *, expected: int, first: Tensor, recent: Recent
+        self,
+        hidden: int,
+        columns: int,
+        *,
+        expected: int,
+        first: Tensor,
+        recent: Recent,
+        of_errors: bool,
     ) -> None:
         super().__init__()
         self.inputs, self.outputs = hidden + columns, 3 + expected
-        self._hidden, self._recent = hidden, recent
+        self._hidden, self._recent, self._of_errors = hidden, recent, of_errors
         self.register_buffer("first", first)
         self.linear = Linear(hidden, len(first))
 
@@ -67,6 +76,10 @@ class Surprise(Cell):
             prediction: ``[N, P]``.
             x: ``[N, C]``, NaN where not observed.
         """
+
+    @abstractmethod
+    def error(self, prediction: Tensor, x: Tensor) -> Tensor:
+        """How far x is from what was expected, ``[N]``; 0 where nothing was observed."""
 
     @abstractmethod
     def expected(self, prediction: Tensor) -> Tensor:
@@ -95,7 +108,8 @@ class Surprise(Cell):
             scored, recent = surprise.new_zeros(len(surprise), 2), state.recent
         else:
             seen = ~own.isnan().all(1)
-            scored, recent = self._recent.scan(x.with_values(surprise.detach()), seen, state.recent)
+            usual = self.error(before, own) if self._of_errors else surprise
+            scored, recent = self._recent.scan(x.with_values(usual.detach()), seen, state.recent)
         output = torch.cat([surprise[:, None], scored.to(surprise), self.expected(before)], dim=1)
         after = state.prediction.index_copy(0, rows, predicted[last])
         return output, SurpriseState(after, recent)
@@ -109,7 +123,7 @@ class NumberSurprise(Surprise):
         laplace:   |z| + log s + log 2
         student:   (v + 1) / 2 log(1 + z^2 / v) + log s + log(B(1/2, v/2) v^(1/2)),   v = 4
 
-    summed over the columns that were observed. `expected` is mu.
+    summed over the columns that were observed. The error is the sum of |x - mu|, `expected` is mu.
 
     Args:
         columns: C.
@@ -118,11 +132,20 @@ class NumberSurprise(Surprise):
     """
 
     def __init__(
-        self, hidden: int, columns: int, *, distribution: str, spread: str, recent: Recent
+        self,
+        hidden: int,
+        columns: int,
+        *,
+        distribution: str,
+        spread: str,
+        recent: Recent,
+        of_errors: bool = False,
     ) -> None:
         constant = spread == "constant"
         first = torch.zeros(columns if constant else 2 * columns)
-        super().__init__(hidden, columns, expected=columns, first=first, recent=recent)
+        super().__init__(
+            hidden, columns, expected=columns, first=first, recent=recent, of_errors=of_errors
+        )
         self._distribution = distribution
         self.log_scale = nn.Parameter(torch.zeros(columns)) if constant else None
 
@@ -132,6 +155,9 @@ class NumberSurprise(Surprise):
         z = torch.where(seen, x - self.expected(prediction), 0.0) * torch.exp(-log_scale)
         nll = log_scale + _minus_log_density(z, self._distribution)
         return torch.where(seen, nll, 0.0).sum(1)
+
+    def error(self, prediction: Tensor, x: Tensor) -> Tensor:
+        return (x - self.expected(prediction)).abs().nan_to_num(0).sum(1)
 
     def _log_scale(self, prediction: Tensor) -> Tensor:
         if self.log_scale is None:
@@ -143,14 +169,17 @@ class NumberSurprise(Surprise):
 
 
 class ElementSurprise(Surprise):
-    """Of one of K elements: the cross-entropy of ``softmax(W h + b)``. `expected` is empty.
+    """Of one of K elements: the cross-entropy of ``softmax(W h + b)``. The error is one minus the
+    probability, `expected` is empty.
 
     Args:
         shares: the logarithm of how often each element occurs in the training rows, ``[K]``.
     """
 
-    def __init__(self, hidden: int, *, shares: Tensor, recent: Recent) -> None:
-        super().__init__(hidden, 1, expected=0, first=shares, recent=recent)
+    def __init__(
+        self, hidden: int, *, shares: Tensor, recent: Recent, of_errors: bool = False
+    ) -> None:
+        super().__init__(hidden, 1, expected=0, first=shares, recent=recent, of_errors=of_errors)
         with torch.no_grad():
             self.linear.bias.copy_(shares)
 
@@ -159,6 +188,9 @@ class ElementSurprise(Surprise):
         code = x[:, 0].nan_to_num(0).long()
         nll = nn.functional.cross_entropy(prediction, code, reduction="none")
         return torch.where(seen, nll, 0.0)
+
+    def error(self, prediction: Tensor, x: Tensor) -> Tensor:
+        return -torch.expm1(-self.surprise(prediction, x))
 
     def expected(self, prediction: Tensor) -> Tensor:
         return prediction[:, :0]
