@@ -4,9 +4,9 @@
     python benchmarks/laws.py copy             10 symbols recalled after 1,000 steps
     python benchmarks/laws.py adding --only gru lstm
 
-A line of JSON per law; with ``--save`` it is added to results/laws.jsonl, from which ``--table`` makes
-the table in docs/laws.md. Sources: adding, Hochreiter and Schmidhuber (1997); copy, Arjovsky et al.
-(2016).
+A line of JSON per law; with ``--save`` it is added to results/laws.jsonl, from which ``--table``
+makes the tables in docs/laws.md. Sources: adding, Hochreiter and Schmidhuber (1997); copy, Arjovsky
+et al. (2016).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ LAWS: dict[str, dict[str, Any]] = {
     "s5": {"cell": "s5", "layers": 2, "residual": True, "norm": True},
     "dilated convolutions": _dilated(32, 8, 8),
     "attention, 64 steps": {"cell": "attention", "layers": 2, "residual": True, "norm": True},
+    "attention, 1,040 steps": {"cell": {"attention": {"window": 1040}}},
     "convolution, gru": {"layers": [{"conv": {"kernel": 8, "activation": "relu"}}, "gru"]},
 }
 """The model section of each; 64 hidden units where nothing else is said."""
@@ -119,7 +120,7 @@ def _copying(seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _copying_score(run: segue.Run, test: pl.DataFrame) -> tuple[float, float]:
-    """Cross-entropy in nats per step; naive: the blanks, and then any symbol as likely as another."""
+    """Cross-entropy in nats per step; naive: the blanks, then one symbol as likely as another."""
     loss = run.evaluate(test).scores["y"].metrics["log_loss"]
     return loss, SAID * float(np.log(SYMBOLS)) / (WAIT + 2 * SAID)
 

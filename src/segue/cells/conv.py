@@ -28,8 +28,8 @@ class CausalConv(Cell):
         y_t = f(b + sum_k W_k x_{t - (K - 1 - k) D}),   k = 0 ... K - 1
 
     so that W_{K - 1} weighs x_t itself, as in ``torch.nn.Conv1d`` over a sequence with (K - 1) D
-    zeros before it, where f is the identity. Inputs before the first step are those of the state, at first 0. Depthwise,
-    every feature has a kernel of its own: O = I, and W_k is a vector.
+    zeros before it, where f is the identity. Inputs before the first step are those of the state,
+    at first 0. Depthwise, every feature has a kernel of its own: O = I, and W_k is a vector.
 
     Shapes: x ``[B, I]``, y ``[B, O]``, W ``[O, K I]``, the oldest step's columns first, or
         depthwise ``[K, I]``; b ``[O]``; the state ``[B, (K - 1) D, I]``.
