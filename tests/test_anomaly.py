@@ -467,3 +467,19 @@ def test_the_naive_answer_of_elements_is_how_often_each_occurs() -> None:
     assert surprise.tolist() == pytest.approx(
         [-math.log((5 if c == "a" else 3) / 9) for c in "aabaab"]
     )
+
+
+def test_labels_are_no_input() -> None:
+    frame = planted(0)
+    spec = {**SPEC, "inputs": {"*": {"kind": "number"}}, "training": {"epochs": 1}}
+    run = segue.fit(spec, frame)
+    assert run.trained.fields["*"].columns == ("s0",)
+    told = run.predict(frame.with_columns(odd=1 - pl.col("odd")))
+    assert told.equals(run.predict(frame))
+
+
+def test_a_declaration_for_anomalies_reads_what_it_watches() -> None:
+    declaration = segue.look(planted(0).drop("odd"), target="s0", task="anomaly").declaration
+    assert list(declaration.inputs) == ["s0"]
+    run = segue.fit(declaration, planted(0), training={"epochs": 1})
+    assert run.trained.tasks["s0"].columns == ("s0",)
