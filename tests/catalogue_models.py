@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,12 @@ class Row:
             return [{"x": frame} for frame in RECORDED(samples_of(own["x"][0]))]
         if self.spec["data"]["rows"] == "examples":
             return self._of_example(name)
-        hidden = [] if self.forecasts else list(self.spec["outputs"])
+        hidden = [
+            column
+            for column in own.columns
+            for name, said in self.spec["outputs"].items()
+            if said["task"] not in ("forecast", "anomaly") and fnmatchcase(column, name)
+        ]
         found = own.drop(hidden + ([self.key] if self.key else [])).to_dicts()
         known = [n for n, given in self.spec["inputs"].items() if given.get("role") == "known"]
         if known:
@@ -202,6 +208,17 @@ def keyed() -> pl.DataFrame:
             )
         )
     return pl.concat(frames, how="vertical_relaxed")
+
+
+@cache
+def labelled() -> pl.DataFrame:
+    """The same with a list of labels per sequence, and labels of 0 and 1 per step."""
+    labels = {"a": ["old", "wet"], "b": [], "c": ["wet"]}
+    return keyed().with_columns(
+        labels=pl.col("key").replace_strict(labels, return_dtype=pl.List(pl.String)),
+        is_up=(pl.col("x") > 0).cast(pl.Int8),
+        is_red=(pl.col("word") == "red").cast(pl.Int8),
+    )
 
 
 @cache
@@ -417,6 +434,22 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
 
 APART = {"x": {"kind": "number"}, "note": {"kind": "text", "role": "apart"}}
 BOTH_APART = {**APART, "x": {"kind": "number", "role": "apart"}}
+DRIFTING = {"[xz]": {"kind": "number", "limit": 3.0, "differences": True}, **CLOCK}
+LABELS = {"task": "tag", "labels": "many", "weights": "balanced", "calibrate": True}
+WEIGHED = {"task": "classify", "weights": {"good": 0.5}}
+KINDS |= {
+    "classify-weighted": (_spec(KEYED, NUMBERS, {"kind": WEIGHED}), keyed),
+    "classify-labels": (
+        _spec(KEYED, NUMBERS, {"labels": {"task": "classify", "labels": "many"}}),
+        labelled,
+    ),
+    "anomaly-numbers": (_spec(TIMED, DRIFTING, {"[xz]": {"task": "anomaly", "hold": 3}}), keyed),
+    "anomaly-elements": (
+        _spec(EXAMPLES, {"x": {"kind": "text"}}, {"x": {"task": "anomaly", "smooth": 2}}),
+        texts,
+    ),
+    "tag-labels": (_spec(TIMED, NUMBERS, {"is_*": LABELS}), labelled),
+}
 KINDS |= {
     "tag-samples": (
         _spec(TIMED, {**NUMBERS, "burst": {"kind": "samples"}}, {"state": {"task": "tag"}}),
@@ -480,6 +513,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return {"plain": {}}
     if kind == "regress-every":
         return {**MODELS, **BACKWARD, **LAYERS}
+    if kind in ("classify-weighted", "classify-labels", "tag-labels", "anomaly-elements"):
+        return {"plain": {}}
     if kind in ("classify", "regress-end"):
         return {**MODELS, **ENDS}
     if kind in ("next-words", "next-bytes"):

@@ -278,7 +278,11 @@ def apart_steps(
 
 def _series(task: Task, sequences: Sequences) -> list[_Series]:
     return [
-        _Series(sequences.steps[column], sequences.offsets, sequences.origin)
+        _Series(
+            task.past(column, sequences.steps[column], sequences.origin),
+            sequences.offsets,
+            sequences.origin,
+        )
         for column in task.columns
     ]
 

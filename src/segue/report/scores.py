@@ -40,6 +40,22 @@ METRICS = {
     "log_loss": Metric(
         "log-loss", "mean of −log of the probability given to the right class, in nats"
     ),
+    "ece": Metric(
+        "calibration error",
+        "how far the probabilities of the answers are from the share that is right, on average",
+    ),
+    "roc_auc": Metric(
+        "ROC AUC",
+        "chance that a case is scored above one of the other class, 0.5 by guessing",
+        False,
+    ),
+    "average_precision": Metric(
+        "average precision", "precision over all thresholds, averaged by recall", False
+    ),
+    "micro_f1": Metric("micro-F1", "F1 over all labels together", False),
+    "mean_average_precision": Metric(
+        "mean average precision", "average precision of each label, averaged", False
+    ),
     "r2": Metric(
         "R²", "1 is exact, 0 is no better than the mean of what was scored; no unit", False
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segue.tasks.anomaly import Anomaly
 from segue.tasks.classify import Classify
 from segue.tasks.forecast import Forecast, Future
 from segue.tasks.next_element import NextElement
@@ -17,6 +18,7 @@ TASKS: dict[str, type[Task]] = {
     "tag": Tag,
     "next": NextElement,
     "transcribe": Transcribe,
+    "anomaly": Anomaly,
 }
 """Every task by its name in the declaration."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segue.fields import Field
+from segue.fields.field import Values
+from segue.fields.number import plain_numbers
 from segue.ragged import Ragged
 from segue.schema import Output
 from segue.sequences import Part, Sequences
@@ -46,16 +48,19 @@ class Task(ABC):
         title: what it does, with ``{name}`` for the output and ``{horizon}`` for its option.
         main: the metric that stands for the score, and `lower_is_better` which way it goes.
         several: whether one output may stand for many columns.
+        calibrates_on: the part on which `calibrate` learns from the trained network's answers; None
+            where there is nothing to learn.
     """
 
     Spec: ClassVar[type[Output]]
     title: ClassVar[str]
-    main: ClassVar[str]
-    lower_is_better: ClassVar[bool] = True
+    main: str
+    lower_is_better: bool = True
     looks_ahead: ClassVar[bool] = False
     several: ClassVar[bool] = False
     whole: ClassVar[bool] = False
     reads_series: ClassVar[bool] = False
+    calibrates_on: Literal["train", "valid"] | None = None
     every: bool
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Output) -> None:
@@ -75,6 +80,19 @@ class Task(ABC):
             DataError: a target that cannot be one.
         """
 
+    def past(self, column: str, values: pl.Series, origin: str) -> pl.Series:
+        """The numbers that are read of the past of a target column, null where not observed; by
+        default its values. Of `reads_series` alone.
+
+        Raises:
+            DataError: values that are none.
+        """
+        return values
+
+    def plain_past(self, rows: list[Values]) -> NDArray[np.float64] | None:
+        """The same ``[N, C]`` of the values of records, the short way; None for the long one."""
+        return plain_numbers(rows)
+
     @abstractmethod
     def head(self, features: int) -> nn.Module:
         """The module from features ``[M, F]`` to outputs ``[M, ...]``."""
@@ -82,6 +100,10 @@ class Task(ABC):
     @abstractmethod
     def losses(self, output: Tensor, target: Any) -> Tensor:
         """The loss of each observed target, ``[observed]``."""
+
+    def calibrate(self, output: Tensor, target: Any) -> None:
+        """Learn from the answers of the trained network on the part `calibrates_on`."""
+        raise NotImplementedError(f"{type(self).__name__} learns nothing from its answers")
 
     @abstractmethod
     def metrics(self, output: Tensor, target: Any) -> Metrics:
