@@ -101,6 +101,7 @@ class Network(nn.Module):
         )
         self._pixels = math.prod(size)
         self._every = {name: task.every for name, task in ordinary.items()}
+        self._waits = next((task.waits for task in ordinary.values() if task.waits), "")
         self.pool = spec.pool
         self.body = body(features, spec, size) if ordinary else None
         self.width = 0 if self.body is None else self.body.outputs - (self._reads != "")
@@ -147,7 +148,12 @@ class Network(nn.Module):
     @property
     def causal(self) -> bool:
         """Whether every output depends on the past alone, so that the network can run live."""
-        return not isinstance(self.body, Acausal)
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot run live; "" where it can."""
+        return self._waits or (REASON if isinstance(self.body, Acausal) else "")
 
     @property
     def numbers_per_step(self) -> int:
@@ -193,7 +199,7 @@ class Network(nn.Module):
             CausalError: `running` is asked of a network that reads the future.
         """
         if running and not self.causal:
-            raise CausalError(REASON)
+            raise CausalError(self.reason)
         state = self.initial_state(len(batch.lengths)) if state is None else state
         features, clock, encoded = self._encode(batch, state)
         ahead = self._encode_ahead(batch)

@@ -46,7 +46,9 @@ def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
     names = sequences.keys.alias(key) if key else pl.Series("row", rows)
     lengths = torch.from_numpy(sequences.lengths)
     ends = [
-        task.decode_whole(outputs[name], lengths) if task.whole else task.decode(outputs[name])
+        task.decode_whole(outputs[name], lengths, sequences)
+        if task.whole
+        else task.decode(outputs[name])
         for name, task in trained.tasks.items()
         if name not in every
     ]

@@ -177,6 +177,19 @@ class Decoder(nn.Module):
         even = written.logits.logsumexp(1) - written.logits.mean(1)
         return (1 - smoothing) * loss + smoothing * even
 
+    def forced(
+        self, memory: Ragged, labels: Ragged, copied: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Of every code of the labels, and of the end after each, given those before it: -log P,
+        and whether it is the likeliest; ``[N + B]``.
+        """
+        source, state = self.begin(memory, copied)
+        before, gold = _shifted(labels)
+        written, _ = self.write(before, source, state)
+        codes = source.codes[before.rows()]
+        best = self._log_p(written, codes, self._options(source)).argmax(1)
+        return -self._log_p_of(gold, written, codes), best == gold
+
     def attention(
         self, memory: Ragged, labels: Ragged, copied: Tensor | None = None
     ) -> list[Tensor]:
@@ -202,7 +215,7 @@ class Decoder(nn.Module):
         `UNKNOWN` is never among them. See `beam_search`.
         """
         source, first = self.begin(memory, copied)
-        options = max(self.codes, int(source.codes.max()) + 1 if copied is not None else 0)
+        options = self._options(source)
 
         def advance(codes: Tensor, state: State, alive: Tensor) -> tuple[Tensor, State]:
             own = map_state(lambda s: s[alive.to(s.device)], source)
@@ -210,10 +223,9 @@ class Decoder(nn.Module):
             log_p = self._log_p(written, own.codes.repeat_interleave(codes.shape[1], 0), options)
             return log_p.reshape(*codes.shape, options), after
 
-        found = beam_search(
+        return beam_search(
             advance, first, memory.batch, beam=beam, longest=longest, penalty=penalty, end=END
         )
-        return found
 
     def write(
         self, codes: Ragged, source: Source, state: DecoderState
@@ -302,6 +314,10 @@ class Decoder(nn.Module):
         x = before.with_values(torch.stack([before.values, is_drawn], dim=1))
         first = torch.full((before.batch,), END)
         return ops.loop(step, x, (state, first, source))[0][:, 0]
+
+    def _options(self, source: Source) -> int:
+        """How many codes can be written: K, and the others of the source."""
+        return max(self.codes, int(source.codes.max()) + 1 if source.codes.numel() else 0)
 
     def _embed(self, codes: Tensor) -> Tensor:
         known = torch.where(codes < self.codes, codes, UNKNOWN)

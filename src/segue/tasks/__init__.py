@@ -6,8 +6,10 @@ from segue.tasks.classify import Classify
 from segue.tasks.forecast import Forecast, Future
 from segue.tasks.next_element import NextElement
 from segue.tasks.regress import Regress
+from segue.tasks.summarise import Summarise
 from segue.tasks.tag import Tag
 from segue.tasks.task import Metrics, Task, Whole
+from segue.tasks.translate import Translate
 
 TASKS: dict[str, type[Task]] = {
     "forecast": Forecast,
@@ -15,6 +17,8 @@ TASKS: dict[str, type[Task]] = {
     "regress": Regress,
     "tag": Tag,
     "next": NextElement,
+    "translate": Translate,
+    "summarise": Summarise,
 }
 """Every task by its name in the declaration."""
 
