@@ -17,6 +17,7 @@ class Summarise(Writing):
     (``lead``).
     """
 
+    title = "Summarising as {name}"
     main = "rougeL"
 
     class Spec(Writing.Spec):

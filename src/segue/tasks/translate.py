@@ -17,6 +17,7 @@ class Translate(Writing):
     Baselines: the most frequent target of the training part, and the source itself (``copy``).
     """
 
+    title = "Translating into {name}"
     main = "bleu"
 
     class Spec(Writing.Spec):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import polars as pl
 import torch
@@ -51,6 +51,24 @@ class Head(nn.Module):
         return states
 
 
+class Written(NamedTuple):
+    """What was written for one sequence.
+
+    Attributes:
+        text: what was found.
+        references: the texts that are right.
+        source: the first input that is a text; "" where none is.
+        units: those of `text`.
+        weights: of the attention, a row per unit and a column per step of the source.
+    """
+
+    text: str
+    references: list[str]
+    source: str
+    units: list[str]
+    weights: Tensor
+
+
 class Writing(Task):
     """A text from a whole sequence: `segue.layers.decoder.Decoder` reads the encoder's states.
 
@@ -58,6 +76,7 @@ class Writing(Task):
     column holds a text, or a list of texts any of which is right: the first is learnt.
     """
 
+    title = "Writing {name}"
     every = True
     whole = True
     lower_is_better = False
@@ -120,10 +139,10 @@ class Writing(Task):
         firsts = [several[0] for several in self._references(train)]
         self.sources = [f.columns[0] for f in fields.values() if isinstance(f, Text)]
         copying = self.spec.copying
-        if copying is not None and copying not in self.sources:
-            fix = "declare that input, or leave out copying"
-            got = ", ".join(self.sources) or "no such input"
-            raise SpecError(f"outputs.{self.name}.copying", "an input of kind text", got, fix)
+        if copying is not None and train.steps.schema.get(copying) != pl.String:
+            where = f"outputs.{self.name}.copying"
+            fix = "name such an input, or leave out copying"
+            raise SpecError(where, "an input whose steps are words", repr(copying), fix)
         self.units.fit(firsts, self.spec.vocabulary or type(self.units).most)
         self.count = train.count
         if self.spec.longest is None:
@@ -196,6 +215,12 @@ class Writing(Task):
         places = {word: len(self.units) + index for index, word in enumerate(others)}
         return [known.get(self._listed.word(w), places.get(w, UNKNOWN)) for w in words], others
 
+    def _others(self, sequences: Sequences, row: int) -> list[str]:
+        """The words of a source that the vocabulary lacks; none where nothing is copied."""
+        if self.spec.copying is None:
+            return []
+        return self._source_codes(self._steps(sequences, row))[1]
+
     # The network
 
     def head(self, features: int) -> nn.Module:
@@ -248,6 +273,28 @@ class Writing(Task):
         scores = self.scores(self._write(output, target.steps, raw), self._references(raw))
         return {**scores, "nll": losses / units, "token_accuracy": hits / units}
 
+    @torch.no_grad()
+    def written(self, output: Tensor, target: Whole, spans: list[int]) -> list[Written]:
+        """What is written for some of P sequences, and what was looked at."""
+        memory, _, copied = self._split(output, target)
+        raw, rows = target.raw(), torch.tensor(spans)
+        source = None if copied is None else memory.with_values(copied).select(rows).values
+        own, others = memory.select(rows), [self._others(raw, row) for row in spans]
+        codes = self._search(own, source)
+        weights = self.decoder.attention(own, Ragged.from_list(codes), source)
+        sources = self._sources(raw) if self.sources else [""] * raw.count
+        references = self._references(raw)
+        return [
+            Written(
+                self.units.decode(codes[i].tolist(), others[i]),
+                references[row],
+                sources[row],
+                [self.units.decode([code], others[i]) for code in codes[i].tolist()],
+                weights[i][: len(codes[i])],
+            )
+            for i, row in enumerate(spans)
+        ]
+
     @abstractmethod
     def scores(self, texts: list[str], references: list[list[str]]) -> Metrics:
         """Scores of texts against the texts that are right, of which each may have several."""
@@ -259,11 +306,10 @@ class Writing(Task):
     def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
         own = part.of(sequences)
         references = self._references(own)
-        nothing = {"nll": float("nan"), "token_accuracy": float("nan")}
         answers = {"most frequent": [self.frequent] * own.count}
         if self.sources:
             answers |= self.naive(self._sources(own))
-        return {n: {**self.scores(texts, references), **nothing} for n, texts in answers.items()}
+        return {n: self.scores(texts, references) for n, texts in answers.items()}
 
     def _sources(self, sequences: Sequences) -> list[str]:
         """The first input that is a text, as a text."""
@@ -284,19 +330,18 @@ class Writing(Task):
         copies = self.spec.copying is not None
         for rows in _some(steps):
             sources = [
-                self._source_codes(self._steps(sequences, row) if copies else [])
+                self._source_codes(self._steps(sequences, row)) if copies else ([], [])
                 for row in rows.tolist()
             ]
-            found = self.decoder.search(
-                memory.select(rows),
-                torch.tensor([c for codes, _ in sources for c in codes]) if copies else None,
-                longest=self.longest,
-                beam=self.spec.beam,
-                penalty=self.spec.length_penalty,
-            )
+            copied = torch.tensor([c for codes, _ in sources for c in codes]) if copies else None
+            found = self._search(memory.select(rows), copied)
             for row, codes, (_, others) in zip(rows.tolist(), found, sources, strict=True):
                 texts[row] = self.units.decode(codes.tolist(), others)
         return texts
+
+    def _search(self, memory: Ragged, copied: Tensor | None) -> list[Tensor]:
+        beam, penalty = self.spec.beam, self.spec.length_penalty
+        return self.decoder.search(memory, copied, longest=self.longest, beam=beam, penalty=penalty)
 
     def decode(self, output: Tensor) -> NoReturn:
         """Refused: a text is written when the whole sequence is there.
