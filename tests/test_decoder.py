@@ -188,6 +188,7 @@ def test_with_sampling_the_codes_before_are_the_decoders_own(feeding: bool) -> N
     assert torch.equal(never, model.losses(memory, labels))
 
 
+@torch.no_grad()
 def best(model: Decoder, memory: Tensor, longest: int, penalty: float) -> list[int]:
     """The sequence of the highest score of all that there are."""
     found, highest = [], -math.inf

@@ -8,6 +8,9 @@ from segue.tasks.rouge import rouge
 from segue.tasks.task import Metrics
 from segue.tasks.writing import Writing
 
+SENTENCE = r"(?<=[.!?])\s+(?=[^\W\d_a-z])"
+"""Between two sentences: after a mark that ends one, before a letter that is not a small one."""
+
 
 class Summarise(Writing):
     """As task `translate`, with ROUGE-1, ROUGE-2 and ROUGE-L of each summary against the best of
@@ -28,4 +31,4 @@ class Summarise(Writing):
         return {name: sum(one[name] for one in each) / len(each) for name in each[0]}
 
     def naive(self, sources: list[str]) -> dict[str, list[str]]:
-        return {"lead": [re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0] for text in sources]}
+        return {"lead": [re.split(SENTENCE, text, maxsplit=1)[0] for text in sources]}

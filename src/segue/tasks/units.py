@@ -95,17 +95,17 @@ class Listed(Units):
 
 
 class Words(Listed):
-    """Words and punctuation, each with the space before it.
+    """Words and signs as kind `text` cuts them, each with the space before it.
 
     >>> words = Words()
     >>> words.cut("A dog, it's wet.")
-    [' A', ' dog', ',', ' it', "'", 's', ' wet', '.']
+    [' A', ' dog', ',', " it's", ' wet', '.']
     """
 
     most, least = 20_000, 2
 
     def cut(self, text: str) -> list[str]:
-        return re.findall(r" ?\w+| ?[^\w\s]+|\s+", " " + text.strip())
+        return re.findall(r" ?\w+(?:['’-]\w+)*| ?[^\w\s]|\s+", " " + text.strip())
 
     def word(self, name: str) -> str:
         # With the space before it, unless it is known only without.
