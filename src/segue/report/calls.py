@@ -63,7 +63,7 @@ def draw(declaration: Declaration, origin: str, example: dict[str, Any] | None) 
         code(_python(declaration, data, example)),
     ]
     if example is not None and not example["causal"]:
-        return "".join(parts) + paragraph(f"It cannot run live: {example['reason']}.")
+        return "".join(parts) + paragraph(f"Note that it cannot run live: {example['reason']}.")
     if example is None or example["record"] is None:
         return "".join(parts)
     line = json.dumps(example["record"], ensure_ascii=False)

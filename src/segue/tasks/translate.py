@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import zip_longest
 from typing import Any
 
@@ -38,10 +39,9 @@ class Translate(Writing):
 
 def _sacrebleu() -> Any:
     try:
-        import sacrebleu
+        return import_module("sacrebleu")
     except ImportError:
         fix = 'pip install "segue[text]"'
         raise SpecError(
             "task: translate", "the package sacrebleu", "no such package", fix
         ) from None
-    return sacrebleu

@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any, ClassVar
 
 from segue.errors import SpecError
@@ -170,8 +171,7 @@ UNITS: dict[str, type[Units]] = {"word": Words, "character": Characters, "bpe": 
 
 def _tokenizers() -> Any:
     try:
-        import tokenizers
+        return import_module("tokenizers")
     except ImportError:
         fix = 'pip install "segue[text]", or use unit: word'
         raise SpecError("unit: bpe", "the package tokenizers", "no such package", fix) from None
-    return tokenizers
