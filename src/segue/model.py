@@ -18,7 +18,7 @@ from segue.fields import Encoder, EncoderState, Field
 from segue.fields.field import Reading
 from segue.forecaster import Forecaster, ForecasterState
 from segue.joined import Joined
-from segue.layers import Acausal, unroll
+from segue.layers import Acausal, Linear, unroll
 from segue.layers.compiled import NoForm, Place, emit, emit_linear
 from segue.ops import State
 from segue.ops.program import NOWHERE, Program, Slot
@@ -295,8 +295,12 @@ class Network(nn.Module):
             raise NoForm("a network that reads the future")
         if self._apart or not self.joined.plain:
             raise NoForm("inputs apart, or another join than concatenation")
-        for name, head in self._cells.items():
-            raise NoForm(f"the head of {name} ({type(head).__name__}), which has no native form")
+        for name in self._every:
+            head = self.heads[_safe(name)]
+            if not isinstance(head, Linear):
+                raise NoForm(
+                    f"the head of {name} ({type(head).__name__}), which has no native form"
+                )
         times = program.input("times", "N", [], torch.float64)
         clock = program.state("clock", [], torch.float64)
         elapsed, states = program.elapsed(times, clock), {}
