@@ -21,13 +21,12 @@ SPEC: dict[str, Any] = {
             "vocabulary": 5000,
             "size": 128,
             "copying": "abstract",
-            "attention": "additive",
         }
     },
 }
 SETTINGS: dict[str, Any] = {
     "model": {"bidirectional": True, "hidden": 128, "dropout": 0.3},
-    "training": {"epochs": 20, "batch": 16, "learning_rate": 2e-3},
+    "training": {"epochs": 15, "batch": 16, "learning_rate": 2e-3},
 }
 PARTS = {"train": "train", "dev": "valid", "test": "test"}
 SCORES = ("rouge1", "rouge2", "rougeL")

@@ -248,8 +248,8 @@ LAYERS = [
     _row("chain", Chain, _chain, EXACT),
 ]
 
-# Held to torch.nn in test_nn.py, and to each other's bits by the rows above; attention over a memory
-# and the decoder to their equations in test_decoder.py.
+# Held to torch.nn in test_nn.py, and to each other's bits by the rows above; attention over a
+# memory and the decoder to their equations in test_decoder.py.
 MODULES = [
     _row("linear", Linear, Linear, EXACT),
     _row("readout", Readout, Readout, EXACT),

@@ -147,14 +147,20 @@ def test_the_losses_are_those_of_the_equation(kind: str, feeding: bool, copying:
         torch.testing.assert_close(a, b)
 
 
-def test_a_smoothed_target_is_shared_out_over_the_vocabulary() -> None:
-    model = decoder()
+@pytest.mark.parametrize("copying", [False, True])
+def test_a_smoothed_target_is_shared_out_over_the_vocabulary(copying: bool) -> None:
+    model = decoder(copying=copying)
     memory, labels = ragged([3], 5), Ragged(torch.tensor([4, 2]), torch.tensor([2]))
-    losses = model.losses(memory, labels, smoothing=0.3)
-    rows = probabilities(model, memory.values, [END, 4, 2], None)
+    copied = [2, CODES, 6] if copying else None
+    losses = model.losses(
+        memory, labels, torch.tensor(copied) if copied is not None else None, smoothing=0.3
+    )
+    rows = probabilities(model, memory.values, [END, 4, 2], copied)
+    model.generate = None
+    new = probabilities(model, memory.values, [END, 4, 2], None)
     want = [
-        0.7 * -p[code].log() - 0.3 * p[:CODES].log().mean()
-        for p, code in zip(rows, (4, 2, END), strict=True)
+        0.7 * -p[code].log() - 0.3 * q[:CODES].log().mean()
+        for p, q, code in zip(rows, new, (4, 2, END), strict=True)
     ]
     torch.testing.assert_close(losses, torch.stack(want))
 

@@ -171,11 +171,7 @@ class Decoder(nn.Module):
         if sampling > 0:
             before = before.with_values(self._sampled(before, source, state, sampling))
         written, _ = self.write(before, source, state)
-        loss = -self._log_p_of(gold, written, source.codes[before.rows()])
-        if not smoothing:
-            return loss
-        even = written.logits.logsumexp(1) - written.logits.mean(1)
-        return (1 - smoothing) * loss + smoothing * even
+        return self._losses(gold, written, source.codes[before.rows()], smoothing)
 
     def forced(
         self, memory: Ragged, labels: Ragged, copied: Tensor | None = None
@@ -188,7 +184,7 @@ class Decoder(nn.Module):
         written, _ = self.write(before, source, state)
         codes = source.codes[before.rows()]
         best = self._log_p(written, codes, self._options(source)).argmax(1)
-        return -self._log_p_of(gold, written, codes), best == gold
+        return self._losses(gold, written, codes), best == gold
 
     def attention(
         self, memory: Ragged, labels: Ragged, copied: Tensor | None = None
@@ -326,17 +322,24 @@ class Decoder(nn.Module):
     def _dropped(self, x: Tensor) -> Tensor:
         return nn.functional.dropout(x, self.rate, self.training)
 
-    def _log_p_of(self, codes: Tensor, written: Written, copied: Tensor) -> Tensor:
-        """log P of one code for each step ``[N]``; `copied`: the codes that it reads ``[N, J]``."""
+    def _losses(
+        self, codes: Tensor, written: Written, copied: Tensor, smoothing: float = 0.0
+    ) -> Tensor:
+        """-log P of one code for each step, smoothed ``[N]``; `copied`: the codes that it reads
+        ``[N, J]``.
+        """
         if self.generate is None:
-            return -nn.functional.cross_entropy(written.logits, codes, reduction="none")
+            return nn.functional.cross_entropy(
+                written.logits, codes, reduction="none", label_smoothing=smoothing
+            )
         known = codes < self.codes
         log_p = written.logits.log_softmax(1)
         new = log_p.gather(1, torch.where(known, codes, UNKNOWN)[:, None])[:, 0]
         new = new.masked_fill(~known, -torch.inf)
         old = (written.weights * (copied == codes[:, None])).sum(1).clamp(min=_TINY).log()
         g, not_g = (nn.functional.logsigmoid(s * written.generate) for s in (1, -1))
-        return torch.logaddexp(g + new, not_g + old)
+        loss = -torch.logaddexp(g + new, not_g + old)
+        return loss if not smoothing else (1 - smoothing) * loss - smoothing * log_p.mean(1)
 
     def _log_p(self, written: Written, copied: Tensor, options: int) -> Tensor:
         """log P of all codes ``[N, options]``, that of `UNKNOWN` being -inf."""
