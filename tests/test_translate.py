@@ -215,7 +215,7 @@ def test_what_cannot_be_learnt_is_refused_with_its_row() -> None:
     long = spec(longest=3, unit="character")
     long["data"]["split"] = said["data"]["split"]
     assert (
-        "column 'y', row 2: expected a target of 1 to 3 units (character), got 4 units; raise"
+        "column 'y', row 2: expected a target of at most 3 units (character), got 4 units; raise"
         " longest, shorten the text, or remove the sequence" in refused(long, data)
     )
 

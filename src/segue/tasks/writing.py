@@ -136,8 +136,12 @@ class Writing(Task):
     # Learnt from the training part
 
     def fit(self, train: Sequences, fields: Mapping[str, Field]) -> None:
+        # What scores need and is not installed is missed now, and not after the training.
+        self.scores(["a"], [["a"]])
         firsts = [several[0] for several in self._references(train)]
-        self.sources = [f.columns[0] for f in fields.values() if isinstance(f, Text)]
+        kinds = {**train.steps.schema, **train.static.schema}
+        texts = (field.columns[0] for field in fields.values() if isinstance(field, Text))
+        self.sources = [column for column in texts if kinds[column] == pl.String]
         copying = self.spec.copying
         if copying is not None and train.steps.schema.get(copying) != pl.String:
             where = f"outputs.{self.name}.copying"
@@ -147,8 +151,8 @@ class Writing(Task):
         self.count = train.count
         if self.spec.longest is None:
             self.longest = max(len(self.units.encode(text)) for text in firsts)
-        texts = pl.Series(firsts).value_counts().sort("count", "", descending=[True, False])
-        self.frequent = texts[0, 0]
+        counts = pl.Series(firsts).value_counts().sort("count", "", descending=[True, False])
+        self.frequent = counts[0, 0]
 
     def encode(self, sequences: Sequences) -> Ragged:
         """The codes of the first text of each target; with copying, the codes of the source's steps
@@ -158,10 +162,8 @@ class Writing(Task):
         found = []
         for row, (text, *_) in enumerate(self._references(sequences)):
             codes = self.units.encode(text)
-            if not codes or self.spec.longest is not None and len(codes) > self.spec.longest:
-                expected = f"a target of 1 to {self.longest} units ({self.spec.unit})"
-                if self.spec.longest is None:
-                    expected = "a target that is not empty"
+            if self.spec.longest is not None and len(codes) > self.spec.longest:
+                expected = f"a target of at most {self.longest} units ({self.spec.unit})"
                 fix = "raise longest, shorten the text, or remove the sequence"
                 raise DataError(self._where(sequences, row), expected, f"{len(codes)} units", fix)
             if self.spec.copying is not None:
