@@ -15,12 +15,12 @@ import segue
 
 SPEC: dict[str, Any] = {
     "data": {"rows": "examples", "split": {"by": "given", "column": "part"}},
-    "inputs": {"german": {"kind": "text", "unit": "word", "least": 2, "size": 256}},
-    "outputs": {"english": {"task": "translate"}},
+    "inputs": {"german": {"kind": "text", "unit": "bpe", "size": 192}},
+    "outputs": {"english": {"task": "translate", "hidden": 256, "size": 192}},
 }
 SETTINGS: dict[str, Any] = {
-    "model": {"bidirectional": True, "hidden": 256, "dropout": 0.3},
-    "training": {"epochs": 10, "learning_rate": 1e-3},
+    "model": {"bidirectional": True, "hidden": 192, "dropout": 0.3},
+    "training": {"epochs": 8, "learning_rate": 2e-3},
 }
 PARTS = {"train": "train", "val": "valid", "test_2016_flickr": "test"}
 
