@@ -64,12 +64,18 @@ class Row:
     @property
     def causal(self) -> bool:
         """Whether the model can run live."""
-        return "bidirectional" not in self.name
+        return "bidirectional" not in self.name and not self.writes
+
+    @property
+    def writes(self) -> bool:
+        """Whether the answer is a text, which waits for the whole sequence."""
+        return self.name.startswith(("translate", "summarise"))
 
     @property
     def every(self) -> bool:
         """Whether there is an answer at every step."""
-        return not self.name.startswith(("classify", "regress-end", "transcribe"))
+        at_end = ("classify", "regress-end", "transcribe")
+        return not self.name.startswith(at_end) and not self.writes
 
     @property
     def whole(self) -> bool:
@@ -329,6 +335,13 @@ def beside() -> pl.DataFrame:
     return pl.DataFrame({"x": lists, "note": notes, "kind": ["up", "down", "up", "down"]})
 
 
+@cache
+def tales() -> pl.DataFrame:
+    """Texts, and what is to be written about them."""
+    x = ["hello there", "abracadabra", "what a day"]
+    return pl.DataFrame({"x": x, "y": ["Good day.", "Be gone!", "Good, a day."]})
+
+
 # Rows ---------------------------------------------------------------------------------------------
 
 NUMBERS = {"x": {"kind": "number"}, "z": {"kind": "number", "scale": "minmax"}}
@@ -459,6 +472,22 @@ KINDS |= {
     "classify-all-apart": (_spec(EXAMPLES, BOTH_APART, {"kind": {"task": "classify"}}), beside),
 }
 
+WRITING = {"size": 4, "hidden": 6, "beam": 3}
+KINDS |= {
+    "translate": (
+        _spec(EXAMPLES, {"x": {"kind": "text"}}, {"y": {"task": "translate", **WRITING}}),
+        tales,
+    ),
+    "summarise": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "text"}},
+            {"y": {"task": "summarise", "unit": "character", "copying": "x", **WRITING}},
+        ),
+        tales,
+    ),
+}
+
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {},
     "deep": {"cell": "gru", "layers": 2, "residual": True, "dropout": 0.3},
@@ -509,6 +538,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return MODELS
     if kind.endswith("apart"):
         return JOINS
+    if kind in ("translate", "summarise"):
+        return {"plain": {}, **BACKWARD}
     if kind == "tag-samples":
         return {"plain": {}}
     if kind == "regress-every":

@@ -455,6 +455,7 @@ def loss_of(
     return (torch.stack(means).sum() if means else None), state
 
 
+@torch.no_grad()
 def mean_loss(trained: Trained, store: Store, part: Part) -> float | None:
     """The loss on a part: the sum over the tasks of the mean loss of their observed targets; None
     where there are none.
