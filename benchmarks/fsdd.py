@@ -12,8 +12,9 @@ import line
 import polars as pl
 
 import segue
+from segue.run import declare
 
-SPEC = line.ROOT / "examples" / "spoken_digits.yaml"
+SPEC = declare(line.ROOT / "examples" / "spoken_digits.yaml")
 
 
 def table() -> pl.DataFrame:
@@ -31,14 +32,14 @@ def once(seed: int) -> dict[str, Any]:
     run = segue.fit(SPEC, table(), training={"seed": seed})
     evaluation = run.evaluation
     score = evaluation.scores["digit"]
-    declared = run.declaration.to_dict()
+    said = SPEC.to_dict()
     return line.result(
         run,
         value=score.metrics["accuracy"],
         naive={name: metrics["accuracy"] for name, metrics in score.baselines.items()},
         seed=seed,
-        settings={"spec": SPEC.name, "model": declared["model"]},
-        more={"recordings": evaluation.count, "epochs": declared["training"]["epochs"]},
+        settings={name: said[name] for name in ("model", "training")},
+        more={"recordings": evaluation.count},
     )
 
 

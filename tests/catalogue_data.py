@@ -113,18 +113,18 @@ def _samples(*lists: list[float | None] | None) -> pl.DataFrame:
 FIELDS = [
     FieldRow("audio", "audio", {"size": 3}, _windows(1), _windows(2)),
     FieldRow("number", "number", {}, _numbers(1, gaps=False), _numbers(2, gaps=False)),
+    FieldRow(
+        "number-differences",
+        "number",
+        {"limit": 2.0, "differences": True},
+        _numbers(1, gaps=True),
+        _numbers(2, gaps=True),
+    ),
     FieldRow("number-gaps", "number", {}, _numbers(1, gaps=True), _numbers(2, gaps=True)),
     FieldRow(
         "number-minmax",
         "number",
         {"scale": "minmax"},
-        _numbers(1, gaps=True),
-        _numbers(2, gaps=True),
-    ),
-    FieldRow(
-        "number-clipped",
-        "number",
-        {"clip": 0.5},
         _numbers(1, gaps=True),
         _numbers(2, gaps=True),
     ),
@@ -268,12 +268,23 @@ def _right_class(task: Any, target: Tensor) -> Tensor:
     return _one_hot(len(task.classes), target)
 
 
+def _right_labels(task: Any, target: Tensor) -> Tensor:
+    return 1e3 * (2 * target.nan_to_num(0) - 1)
+
+
 def _right_element(task: Any, target: Tensor) -> Tensor:
     return _one_hot(len(task.vocabulary), target)
 
 
 def _right_chord(task: Any, target: Tensor) -> Tensor:
     return 1e3 * (2 * target.nan_to_num(0) - 1)
+
+
+def _right_surprise(task: Any, target: Tensor) -> Tensor:
+    """No surprise; scores that are those of the labels, all of them fresh."""
+    known = target[:, 1].nan_to_num(0).float()
+    expected = torch.zeros(len(target), 0 if task.vocabulary else len(task.columns))
+    return torch.cat([torch.stack([0 * known, known, known + 1], 1), expected], 1)
 
 
 def _right_number(task: Any, target: Tensor) -> Tensor:
@@ -321,6 +332,13 @@ def _field(name: str, kind: str, values: pl.Series) -> dict[str, Field]:
     return {name: field}
 
 
+def _flags(share: float, seed: int) -> pl.Series:
+    """0 or 1, or nothing where nobody knows."""
+    draws = np.random.default_rng(seed).random((2, STEPS))
+    flags = np.where(draws[1] < 0.2, np.nan, draws[0] < share)
+    return pl.Series(flags).fill_nan(None).cast(pl.Int64)
+
+
 _RNG = np.random.default_rng(6)
 _WALK = pl.Series(_RNG.normal(size=STEPS).cumsum() + 20)
 _GAPPY = pl.Series(np.where(_RNG.random(STEPS) < 0.2, np.nan, _WALK.to_numpy())).fill_nan(None)
@@ -363,6 +381,33 @@ TASK_ROWS = [
         ("y",),
         {},
         _right_class,
+    ),
+    TaskRow(
+        "classify-weighted",
+        "classify",
+        {"weights": "balanced"},
+        _per_sequence(["x", "y", "y", "x", "y"], pl.String),
+        ("y",),
+        {},
+        _right_class,
+    ),
+    TaskRow(
+        "classify-labels",
+        "classify",
+        {"labels": "many", "weights": {"7": 2.0}},
+        _per_sequence([[10, 7], [], [7], [2, 7, 10], [2]], pl.List(pl.Int64)),
+        ("y",),
+        {},
+        _right_labels,
+    ),
+    TaskRow(
+        "tag-labels",
+        "tag",
+        {"labels": "many", "weights": "balanced"},
+        _per_step(y=_flags(0.3, seed=1), z=_flags(0.6, seed=2)),
+        ("y", "z"),
+        {},
+        _right_labels,
     ),
     TaskRow("tag", "tag", {}, _per_step(y=_words("on off - on")), ("y",), {}, _right_class),
     TaskRow(
@@ -436,5 +481,32 @@ TASK_ROWS = [
         ("y",),
         _field("y", "many_hot", _PLAIN),
         _right_chord,
+    ),
+    TaskRow(
+        "anomaly",
+        "anomaly",
+        {},
+        _per_step(y=_GAPPY, z=_WALK * 1e4),
+        ("y", "z"),
+        _field("y", "number", _GAPPY) | _field("z", "number", _WALK * 1e4),
+        _right_surprise,
+    ),
+    TaskRow(
+        "anomaly-labels",
+        "anomaly",
+        {"labels": "odd"},
+        _per_step(y=_WALK, odd=_flags(0.3, seed=3)),
+        ("y",),
+        _field("y", "number", _WALK),
+        _right_surprise,
+    ),
+    TaskRow(
+        "anomaly-elements",
+        "anomaly",
+        {"smooth": 2},
+        _per_step(y=_LETTERS),
+        ("y",),
+        _field("y", "text", _LETTERS),
+        _right_surprise,
     ),
 ]

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,18 @@ class Row:
     @property
     def causal(self) -> bool:
         """Whether the model can run live."""
-        return "bidirectional" not in self.name
+        return "bidirectional" not in self.name and not self.writes
+
+    @property
+    def writes(self) -> bool:
+        """Whether the answer is a text, which waits for the whole sequence."""
+        return self.name.startswith(("translate", "summarise"))
 
     @property
     def every(self) -> bool:
         """Whether there is an answer at every step."""
-        return not self.name.startswith(("classify", "regress-end", "transcribe"))
+        at_end = ("classify", "regress-end", "transcribe")
+        return not self.name.startswith(at_end) and not self.writes
 
     @property
     def whole(self) -> bool:
@@ -121,7 +128,12 @@ class Row:
             return [{"x": frame} for frame in RECORDED(samples_of(own["x"][0]))]
         if self.spec["data"]["rows"] == "examples":
             return self._of_example(name)
-        hidden = [] if self.forecasts else list(self.spec["outputs"])
+        hidden = [
+            column
+            for column in own.columns
+            for name, said in self.spec["outputs"].items()
+            if said["task"] not in ("forecast", "anomaly") and fnmatchcase(column, name)
+        ]
         found = own.drop(hidden + ([self.key] if self.key else [])).to_dicts()
         known = [n for n, given in self.spec["inputs"].items() if given.get("role") == "known"]
         if known:
@@ -202,6 +214,17 @@ def keyed() -> pl.DataFrame:
             )
         )
     return pl.concat(frames, how="vertical_relaxed")
+
+
+@cache
+def labelled() -> pl.DataFrame:
+    """The same with a list of labels per sequence, and labels of 0 and 1 per step."""
+    labels = {"a": ["old", "wet"], "b": [], "c": ["wet"]}
+    return keyed().with_columns(
+        labels=pl.col("key").replace_strict(labels, return_dtype=pl.List(pl.String)),
+        is_up=(pl.col("x") > 0).cast(pl.Int8),
+        is_red=(pl.col("word") == "red").cast(pl.Int8),
+    )
 
 
 @cache
@@ -312,6 +335,13 @@ def beside() -> pl.DataFrame:
     return pl.DataFrame({"x": lists, "note": notes, "kind": ["up", "down", "up", "down"]})
 
 
+@cache
+def tales() -> pl.DataFrame:
+    """Texts, and what is to be written about them."""
+    x = ["hello there", "abracadabra", "what a day"]
+    return pl.DataFrame({"x": x, "y": ["Good day.", "Be gone!", "Good, a day."]})
+
+
 # Rows ---------------------------------------------------------------------------------------------
 
 NUMBERS = {"x": {"kind": "number"}, "z": {"kind": "number", "scale": "minmax"}}
@@ -417,6 +447,22 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
 
 APART = {"x": {"kind": "number"}, "note": {"kind": "text", "role": "apart"}}
 BOTH_APART = {**APART, "x": {"kind": "number", "role": "apart"}}
+DRIFTING = {"[xz]": {"kind": "number", "limit": 3.0, "differences": True}, **CLOCK}
+LABELS = {"task": "tag", "labels": "many", "weights": "balanced", "calibrate": True}
+WEIGHED = {"task": "classify", "weights": {"good": 0.5}}
+KINDS |= {
+    "classify-weighted": (_spec(KEYED, NUMBERS, {"kind": WEIGHED}), keyed),
+    "classify-labels": (
+        _spec(KEYED, NUMBERS, {"labels": {"task": "classify", "labels": "many"}}),
+        labelled,
+    ),
+    "anomaly-numbers": (_spec(TIMED, DRIFTING, {"[xz]": {"task": "anomaly", "hold": 3}}), keyed),
+    "anomaly-elements": (
+        _spec(EXAMPLES, {"x": {"kind": "text"}}, {"x": {"task": "anomaly", "smooth": 2}}),
+        texts,
+    ),
+    "tag-labels": (_spec(TIMED, NUMBERS, {"is_*": LABELS}), labelled),
+}
 KINDS |= {
     "tag-samples": (
         _spec(TIMED, {**NUMBERS, "burst": {"kind": "samples"}}, {"state": {"task": "tag"}}),
@@ -424,6 +470,22 @@ KINDS |= {
     ),
     "classify-apart": (_spec(EXAMPLES, APART, {"kind": {"task": "classify"}}), beside),
     "classify-all-apart": (_spec(EXAMPLES, BOTH_APART, {"kind": {"task": "classify"}}), beside),
+}
+
+WRITING = {"size": 4, "hidden": 6, "beam": 3}
+KINDS |= {
+    "translate": (
+        _spec(EXAMPLES, {"x": {"kind": "text"}}, {"y": {"task": "translate", **WRITING}}),
+        tales,
+    ),
+    "summarise": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "text"}},
+            {"y": {"task": "summarise", "unit": "character", "copying": "x", **WRITING}},
+        ),
+        tales,
+    ),
 }
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -476,10 +538,14 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return MODELS
     if kind.endswith("apart"):
         return JOINS
+    if kind in ("translate", "summarise"):
+        return {"plain": {}, **BACKWARD}
     if kind == "tag-samples":
         return {"plain": {}}
     if kind == "regress-every":
         return {**MODELS, **BACKWARD, **LAYERS}
+    if kind in ("classify-weighted", "classify-labels", "tag-labels", "anomaly-elements"):
+        return {"plain": {}}
     if kind in ("classify", "regress-end"):
         return {**MODELS, **ENDS}
     if kind in ("next-words", "next-bytes"):

@@ -274,6 +274,19 @@ def test_a_decoder_that_hangs_or_dies_is_replaced(how: int, got: str, tmp_path: 
         assert np.array_equal(block[:, 0], noise(4000))
 
 
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_missing_package_is_an_error_whatever_is_skipped(
+    on_error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(4000), RATE)
+    (tmp_path / "soundfile.py").write_text("raise ImportError('no libsndfile')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(SpecError) as caught:
+        unfolded(audio(tmp_path, on_error=on_error), "a.wav")
+    expected = "rows: column 'x', row 1 (a.wav): expected the package soundfile, got "
+    assert str(caught.value) == expected + "no libsndfile; pip install 'segue[audio]'"
+
+
 def test_a_file_left_in_the_middle_does_not_answer_for_the_next(tmp_path: Path) -> None:
     for name, seed in (("a.wav", 1), ("b.wav", 2)):
         soundfile.write(tmp_path / name, noise(90_000, seed), RATE, subtype="FLOAT")

@@ -20,6 +20,7 @@ SAID = {
     "live_many_sessions": r"restored: \('new3', 'new5', 'new8'\)",
     "textbook_arrays": r"\[-0\.26 -0\.2",
     "textbook_torch": r"squared error after 100 epochs: 0\.00",
+    "translate_dates": "0 2021-03-30\n1 1998-08-17",
 }
 """What the output of each example matches."""
 

@@ -30,6 +30,8 @@ KEY_NAMES = (
 CLASS_NAMES = ("label", "labels", "class", "tag", "tags")
 TARGET_NAMES = (*CLASS_NAMES, "target", "targets", "y", "output")
 TIME_NAMES = ("time", "date", "datetime", "timestamp", "year", "cycle", "step", "t")
+READING = ("next", "anomaly")
+"""Tasks whose target is an input as well."""
 CLASSES = 20
 """Whole numbers of at most so many different values may be classes."""
 
@@ -176,7 +178,7 @@ def _from_steps(
         output["at"] = "every"
     inputs: dict[str, dict[str, Any]] = {}
     for column in frame.columns:
-        if column == key or (column in columns and task != "next"):
+        if column == key or (column in columns and task not in READING):
             continue
         kind = _kind(frame[column], whole=False)
         if kind is None or (column == time and kind != "timestamp"):
@@ -303,7 +305,7 @@ def _from_examples(
     key = next((c for c in frame.columns if _is_key_name(c) and frame[c].is_unique().all()), None)
     time = next((c for c in read if _values(frame[c]).dtype in (pl.Date, pl.Datetime)), None)
     inputs = {column: {"kind": _kind(frame[column], whole=True)} for column in read}
-    if task == "next":
+    if task in READING:
         inputs = {column: {"kind": _kind(frame[column], whole=True)} for column in columns}
     for column in frame.columns:
         if column not in (*sequence, *columns, "file", key):

@@ -62,7 +62,9 @@ def _answers(trained: Trained, sequences: Sequences, store: Store) -> pl.DataFra
     names = sequences.keys.alias(key or "row") if is_named else pl.Series("row", rows)
     lengths = torch.from_numpy(sequences.lengths)
     ends = [
-        task.decode_whole(outputs[name], lengths) if task.whole else task.decode(outputs[name])
+        task.decode_whole(outputs[name], lengths, sequences)
+        if task.whole
+        else task.decode(outputs[name])
         for name, task in trained.tasks.items()
         if name not in every
     ]

@@ -59,9 +59,7 @@ class Run:
         """Predictions for `data`; see `segue.predict.predict`."""
         return predict(self.trained, data, ahead)
 
-    def predicted(
-        self, data: Any, ahead: Any = None
-    ) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    def predicted(self, data: Any, ahead: Any = None) -> tuple[pl.DataFrame, tuple[str, ...]]:
         """Predictions, and lines on what was left out or is unknown."""
         return predicted(self.trained, data, ahead)
 

@@ -207,10 +207,17 @@ class Output(Strict):
     Attributes:
         reads_itself: the past of the output's own columns is read, so that it can do without
             inputs.
+        is_input: a pattern among the inputs stands for the output's own columns, too.
     """
 
     reads_itself: ClassVar[bool] = False
+    is_input: ClassVar[bool] = False
     task: StrictStr
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Columns that are read for scores alone; they may be missing, and are no inputs."""
+        return ()
 
 
 class Model(Strict):

@@ -28,12 +28,13 @@ from segue.data.read import Table
 from segue.data.split import refuse_short, split, with_split
 from segue.data.store import Batch, Pieces, Store, apart_steps, batches, tiles, without
 from segue.defaults import completed
-from segue.errors import DataError, TrainingError
+from segue.errors import DataError, SpecError, TrainingError
 from segue.fields import Field
 from segue.fields.number import Number
 from segue.model import Network, NetworkState
 from segue.schema import Clip, Declaration, Training
 from segue.sequences import Part, Sequences
+from segue.tasks import Task
 from segue.trained import Trained
 
 
@@ -166,7 +167,19 @@ def fit(
             break
     network.load_state_dict(kept)
     network.eval()
+    _calibrate(trained, course.store, parts)
     return trained
+
+
+def _calibrate(trained: Trained, store: Store, parts: dict[str, Part]) -> None:
+    """What tasks learn from the answers of the trained network."""
+    for name, task in trained.tasks.items():
+        if task.calibrates_on is None:
+            continue
+        part = parts[task.calibrates_on]
+        ours = store, part.rows, part.start, part.stop
+        targets = trained.targets(*ours, part.stop)
+        task.calibrate(trained.outputs(*ours)[name], targets[name])
 
 
 class _Course:
@@ -256,6 +269,7 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
         sequences = build(table, declaration, fields, tasks)
         parts = split(sequences, declaration.data.split, declaration.training.seed)
     refuse_short(parts, tasks.values(), table.origin)
+    _refuse_uncalibrated(parts, tasks)
     known = parts["train"].of(sequences)
     clock = Clock.of(table.frame, time, known)
     declaration = completed(declaration, known, clock)
@@ -283,6 +297,14 @@ def _raw_cells(field: Field, sequences: Sequences, part: Part) -> pl.DataFrame:
     if (known.lengths == sequences.lengths[part.rows]).all():
         return known.static.select(field.columns)
     return pl.DataFrame([field.folded(known.steps[name], known.lengths) for name in field.columns])
+
+
+def _refuse_uncalibrated(parts: dict[str, Part], tasks: dict[str, Task]) -> None:
+    for name, task in tasks.items():
+        if task.calibrates_on is not None and not parts[task.calibrates_on].steps:
+            expected = f"a part to learn the probabilities of {name} from (calibrate: true)"
+            fix = "say data.split.valid, such as 0.15, or leave calibrate out"
+            raise SpecError(f"data.split.{task.calibrates_on}", expected, "none", fix)
 
 
 @contextmanager
@@ -433,6 +455,7 @@ def loss_of(
     return (torch.stack(means).sum() if means else None), state
 
 
+@torch.no_grad()
 def mean_loss(trained: Trained, store: Store, part: Part) -> float | None:
     """The loss on a part: the sum over the tasks of the mean loss of their observed targets; None
     where there are none.

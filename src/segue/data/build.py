@@ -63,12 +63,12 @@ def fields_of(declaration: Declaration, columns: Iterable[str], origin: str) -> 
         for name, spec in declaration.outputs.items()
         for column in match(name, known, "outputs", origin)
     }
+    taken = {column for column, spec in targets.items() if not spec.is_input}
+    taken |= _frame_of(declaration)
     fields: dict[str, Field] = {}
     for name, spec in declaration.inputs.items():
         kind, where = KINDS[spec.kind], f"inputs.{name}"
-        own = _own(
-            name, known, "inputs", declaration.inputs, {*targets, *_frame_of(declaration)}, origin
-        )
+        own = _own(name, known, "inputs", declaration.inputs, taken, origin)
         _refuse_many(kind.several, own, f"{where}.kind", f"one column for kind {spec.kind}")
         if name in targets and not targets[name].reads_itself:
             got, fix = f"the target of {targets[name].task}", "remove it from the inputs"
@@ -124,9 +124,11 @@ def _own(
 
 
 def _frame_of(declaration: Declaration) -> set[str]:
-    """The columns that say where rows belong."""
+    """The columns that say where rows belong, and those that scores alone read."""
     data = declaration.data
-    return {column for column in (data.key, data.time, data.split.column) if column is not None}
+    framing = (data.key, data.time, data.split.column)
+    beside = {column for spec in declaration.outputs.values() for column in spec.beside}
+    return {column for column in framing if column is not None} | beside
 
 
 def _refuse_many(several: bool, columns: tuple[str, ...], where: str, expected: str) -> None:
@@ -194,6 +196,8 @@ def _step_and_static(
     for task in tasks.values():
         present = [column for column in task.columns if column in frame.columns]
         (steps if task.every and not task.whole else ends).extend(present)
+    for spec in declaration.outputs.values():
+        steps.extend(column for column in spec.beside if column in frame.columns)
     part = declaration.data.split.column
     if part is not None and part in frame.columns:
         (steps if declaration.data.rows == "steps" else static).append(part)

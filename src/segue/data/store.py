@@ -114,6 +114,7 @@ class Store:
         self._units = {name: task.units(sequences.keys) for name, task in forecasts.items()}
         self.targets: dict[str, Any] = {}
         self._whole = frozenset(name for name, task in tasks.items() if task.whole)
+        self._sequences = sequences if self._whole else None
         self._every = {name: task.every for name, task in tasks.items()}
         self._look_ahead = {name for name, task in tasks.items() if task.looks_ahead}
         if targets:
@@ -196,9 +197,9 @@ class Store:
         found: dict[str, Target] = {}
         for name, target in self.targets.items():
             if name in self._whole:
-                steps_of = np.bincount(owner, minlength=len(pieces))
+                steps_of = torch.from_numpy(np.bincount(owner, minlength=len(pieces)))
                 labels = target.select(torch.from_numpy(pieces.row))
-                found[name] = Whole(labels, torch.from_numpy(steps_of))
+                found[name] = Whole(labels, steps_of, self._sequences, pieces.row)
                 continue
             own = target[index] if self._every[name] else target[pieces.row]
             gone = torch.from_numpy(index + 1 >= limit)
@@ -278,7 +279,11 @@ def apart_steps(
 
 def _series(task: Task, sequences: Sequences) -> list[_Series]:
     return [
-        _Series(sequences.steps[column], sequences.offsets, sequences.origin)
+        _Series(
+            task.past(column, sequences.steps[column], sequences.origin),
+            sequences.offsets,
+            sequences.origin,
+        )
         for column in task.columns
     ]
 

@@ -21,7 +21,7 @@ from typing import IO, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from segue.errors import DataError
+from segue.errors import DataError, SpecError
 
 Channel: TypeAlias = Literal["mean", "left", "right"] | int
 """What is heard of several channels: their mean, the first, the second, or one by its number from
@@ -64,6 +64,7 @@ class Decoder:
         Raises:
             DataError: it is no sound file, damaged, cut off, too long, or its decoder hangs or
                 crashes; `where` names it.
+            SpecError: soundfile is not installed.
         """
         answered = False
         try:
@@ -137,7 +138,8 @@ class Decoder:
         while process.returncode is not None and self._thread.is_alive():
             with suppress(queue.Empty):
                 self._messages.get(timeout=0.01)
-        for stream in (process.stdin, process.stdout):
+        # A thread that still reads would make its stream wait.
+        for stream in (process.stdin, None if self._thread.is_alive() else process.stdout):
             with suppress(BrokenPipeError):
                 if stream is not None:
                     stream.close()
@@ -163,6 +165,7 @@ def heard(
 
     Raises:
         DataError: as `Decoder.read`; there is no such channel; or a sample is not finite.
+        SpecError: soundfile or soxr are not installed.
     """
     resampler: Any = None
     for own, block in decoder.read(path, where):
@@ -209,5 +212,6 @@ def _soxr(where: str) -> ModuleType:
         raise _not_installed("soxr", where, str(error)) from None
 
 
-def _not_installed(package: str, where: str, got: str) -> DataError:
-    return DataError(where, f"the package {package}", got, "pip install 'segue[audio]'")
+def _not_installed(package: str, where: str, got: str) -> SpecError:
+    # Not the file's fault, so that no row is skipped for it.
+    return SpecError(where, f"the package {package}", got, "pip install 'segue[audio]'")

@@ -117,9 +117,7 @@ class Spectrum:
     def initial_state(self) -> SpectrumState:
         """Before the first sample."""
         past = tuple(np.empty((0, self.base)) for _ in range(self.deltas))
-        return SpectrumState(
-            np.empty(0, np.float32), past, np.empty((0, self._frame), np.float32)
-        )
+        return SpectrumState(np.empty(0, np.float32), past, np.empty((0, self._frame), np.float32))
 
     def step(
         self, samples: NDArray[np.floating], state: SpectrumState

@@ -1,17 +1,17 @@
-"""A class for every step."""
+"""A class, or any number of labels, for every step."""
 
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segue.schema import Output
 from segue.sequences import Part, Sequences
 from segue.tasks.classes import NONE
 from segue.tasks.classify import Classify
+from segue.tasks.labelling import Rows
+from segue.tasks.one_class import OneClass
 from segue.tasks.spans import are_bio, span_f1, spans_of
 from segue.tasks.task import Metrics
 
@@ -26,14 +26,12 @@ class Tag(Classify):
     title = "Tagging every step with {name}"
     every = True
 
-    class Spec(Output):
+    class Spec(Classify.Spec):
         """Options of task `tag`."""
 
-    def _values(self, sequences: Sequences) -> pl.Series:
-        return sequences.steps[self.columns[0]]
-
-    def _place(self, sequences: Sequences, row: int) -> str:
-        return sequences.step_place(row)
+    def _rows(self, sequences: Sequences) -> Rows:
+        frame = sequences.steps.select(self.columns)
+        return Rows(frame, sequences.origin, sequences.step_place, required=False)
 
     def metrics_of_sequences(
         self, output: Tensor, target: Tensor, lengths: NDArray[np.int64]
@@ -41,16 +39,18 @@ class Tag(Classify):
         return self._span_scores(output.argmax(1), target, lengths)
 
     def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
+        found = super().baselines(sequences, part)
+        if not isinstance(self.labelling, OneClass):
+            return found
         known = part.of(sequences)
         target = self.encode(known)
         most = torch.full_like(target, int(np.argmax(self.counts)))
-        found = super().baselines(sequences, part)
         return {"majority": {**found["majority"], **self._span_scores(most, target, known.lengths)}}
 
     def _span_scores(
         self, predicted: Tensor, target: Tensor, lengths: NDArray[np.int64]
     ) -> Metrics:
-        if not are_bio(self.classes.names):
+        if not isinstance(self.labelling, OneClass) or not are_bio(self.classes.names):
             return {}
         # A step without a class is outside of all spans, be they right or found.
         names = [*self.classes.names, None]
