@@ -45,6 +45,8 @@ ORDER = (
     {"data"},
     {"clock"},
     {"forecaster"},
+    {"body"},
+    {"apart", "joined"},
     {"model"},
     {"inference"},
     {"trained"},

@@ -14,7 +14,6 @@ from catalogue import LAW, Row, cells
 from numpy.typing import NDArray
 
 from segue.cells import (
-    CELLS,
     GRU,
     INITS,
     LSTM,
@@ -35,6 +34,7 @@ from segue.ragged import Ragged
 
 Array = NDArray[np.float64]
 I, H, P = 3, 4, 2  # noqa: E741
+CELLS = {"elman": Elman, "lstm": LSTM, "gru": GRU}
 
 
 def sigmoid(x: Array) -> Array:

@@ -132,10 +132,11 @@ def _rebuilt(declaration: Declaration, body: dict[str, Any], weights: bytes) -> 
         tasks[name].restore(fitted)
     # The first weights are drawn at random; that shall not be noticed outside.
     with torch.random.fork_rng(devices=()):
-        network = Network(fields, tasks, declaration)
+        clock = Clock(**body["clock"])
+        network = Network(fields, tasks, declaration, clock.step)
     network.load_state_dict(safetensors.torch.load(weights))
     network.eval()
-    return Trained(declaration, fields, tasks, network, Clock(**body["clock"]))
+    return Trained(declaration, fields, tasks, network, clock)
 
 
 def verified(folder: Path, manifest: Manifest, name: str) -> bytes:

@@ -13,6 +13,7 @@ from segue.errors import SpecError
 from segue.fields.number import numbers
 from segue.schema import Declaration, Model, Output
 from segue.sequences import Sequences
+from segue.tasks import TASKS
 
 UPDATES = 600
 """Steps of the optimiser that a training aims at where the number of epochs is not said; half of it
@@ -33,9 +34,11 @@ def completed(declaration: Declaration, train: Sequences, clock: Clock) -> Decla
         SpecError: settings that do not go together.
     """
     _refuse_truncate(declaration)
+    _refuse_cuts(declaration)
     if not _forecasts(declaration):
-        cell = "gru" if train.total < MANY else "lstm"
-        sizes = {"hidden": 128, "cell": cell, "dropout": 0.2}
+        sizes: dict[str, Any] = {"hidden": 128, "dropout": 0.2}
+        if isinstance(declaration.model.layers, int):
+            sizes["cell"] = "gru" if train.total < MANY else "lstm"
         declaration = _filled(declaration, "model", sizes)
         return _filled(declaration, "training", _ordinary_training(declaration, train))
     outputs = {
@@ -45,6 +48,8 @@ def completed(declaration: Declaration, train: Sequences, clock: Clock) -> Decla
     declaration = declaration.model_copy(update={"outputs": outputs})
     season = max(int(getattr(spec, "season", 1)) for spec in outputs.values())
     sizes = _forecast_sizes(declaration.model.segment, season, int(train.lengths.max()))
+    if not isinstance(declaration.model.layers, int):
+        del sizes["cell"]
     declaration = _filled(declaration, "model", sizes)
     _refuse_short_lookback(declaration.model)
     return _filled(declaration, "training", _forecast_training(declaration, train))
@@ -67,6 +72,21 @@ def _refuse_truncate(declaration: Declaration) -> None:
         raise SpecError("training.truncate", expected, str(truncate), fix)
 
 
+def _wholes(declaration: Declaration) -> list[str]:
+    """The outputs that belong to whole sequences, which are never cut."""
+    return [name for name, spec in declaration.outputs.items() if TASKS[spec.task].whole]
+
+
+def _refuse_cuts(declaration: Declaration) -> None:
+    for option in ("truncate", "window"):
+        said = getattr(declaration.training, option)
+        for name in _wholes(declaration):
+            if said is not None:
+                expected = f"nothing with task {declaration.outputs[name].task}"
+                fix = "leave it out: whole sequences are learnt"
+                raise SpecError(f"training.{option}", expected, str(said), fix)
+
+
 def _refuse_short_lookback(model: Model) -> None:
     least = (model.segment or 1) + 1
     if (model.lookback or 0) < least:
@@ -85,7 +105,7 @@ def _ordinary_training(declaration: Declaration, train: Sequences) -> dict[str, 
     """Whole sequences, or windows of a few long ones, with the state carried through each."""
     said = declaration.training
     window, truncate = said.window, said.truncate
-    every = all(
+    every = not _wholes(declaration) and all(
         getattr(spec, "at", "every") == "every" and spec.task != "classify"
         for spec in declaration.outputs.values()
     )

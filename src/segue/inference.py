@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from segue import ops
 from segue.data.store import Batch
@@ -18,6 +17,7 @@ from segue.layers.compiled import NoForm, check_ready, nested
 from segue.model import Network
 from segue.ops import State
 from segue.ops.program import Program
+from segue.ragged import Ragged
 
 Leaf: TypeAlias = NDArray[Any]
 
@@ -43,7 +43,7 @@ class Arrays(NamedTuple):
 
     def batch(self) -> Batch:
         """The same memory as tensors."""
-        return Batch(*(_mapped(torch.from_numpy, part) for part in self))
+        return Batch(*(_mapped(_tensor, part) for part in self))
 
 
 class Inference(ABC):
@@ -145,5 +145,10 @@ def _mapped(function: Callable[[Any], Any], part: Any) -> Any:
     return function(part)
 
 
-def _array(tensor: Tensor) -> Leaf:
-    return tensor.contiguous().numpy()
+def _array(tensor: Any) -> Any:
+    # The sequences of an input apart stay as they are: no native form reads them.
+    return tensor if isinstance(tensor, Ragged) else tensor.contiguous().numpy()
+
+
+def _tensor(array: Any) -> Any:
+    return array if isinstance(array, Ragged) else torch.from_numpy(array)

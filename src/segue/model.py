@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from inspect import signature
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from segue.cells import CELLS, LSTM, Cell, LawCell
+from segue.apart import Apart, finals, over_maps
+from segue.body import body, causal_body, reads
+from segue.cells import Cell
 from segue.data.store import Batch
 from segue.errors import CausalError, SpecError
 from segue.fields import Encoder, EncoderState, Field
 from segue.fields.field import Reading
 from segue.forecaster import Forecaster, ForecasterState
-from segue.layers import (
-    Acausal,
-    Bidirectional,
-    Chain,
-    Dropout,
-    RecurrentDropout,
-    Residual,
-    Stack,
-    Zoneout,
-    unroll,
-)
+from segue.joined import Joined
+from segue.layers import Acausal, unroll
 from segue.layers.compiled import NoForm, Place, emit, emit_linear
 from segue.ops import State
 from segue.ops.program import NOWHERE, Program, Slot
@@ -44,6 +37,7 @@ class NetworkState(NamedTuple):
         pool: running sum of the hidden states, float64 ``[P, H]``, and their count, int64 ``[P]``;
             () where outputs see the last state alone.
         forecasters: the state of each forecast, by output.
+        heads: the state of each head that is a cell, by output.
     """
 
     clock: Tensor
@@ -51,46 +45,66 @@ class NetworkState(NamedTuple):
     body: State
     pool: State
     forecasters: dict[str, ForecasterState]
+    heads: dict[str, State]
 
 
 class Network(nn.Module):
     """Encoded records to raw outputs::
 
-        f_t = [encoder_1(x_1t), ..., encoder_n(x_nt), static encoders]
+        f_t = join(encoder_1(x_1t), ..., encoder_n(x_nt), static encoders, inputs apart)
         h_t = body(f_1 .. f_t)                     layers of cells, each unrolled over the steps
         y_t = head(h_t)                            every step, or at the end: head(pool(h_1 .. h_T))
 
-    and for each forecast a `Forecaster` over the series' own past and f_t.
+    and for each forecast a `Forecaster` over the series' own past and f_t. An input that is not
+    there, for a step or for a whole sequence, is a vector that is learnt. A head that is a cell is
+    unrolled over h (and over the target's own past, where it says ``reads_target``).
 
     Args:
         fields, tasks: fitted.
         declaration: with a model section that leaves nothing to infer.
+        unit: the usual time from one step to the next, in which cells read time.
 
     Raises:
         SpecError: an unknown cell, or a forecast that is to read the future.
     """
 
     def __init__(
-        self, fields: Mapping[str, Field], tasks: Mapping[str, Task], declaration: Declaration
+        self,
+        fields: Mapping[str, Field],
+        tasks: Mapping[str, Task],
+        declaration: Declaration,
+        unit: float = 1.0,
     ) -> None:
         super().__init__()
-        spec = declaration.model
-        static = {n for n, given in declaration.inputs.items() if given.role == "static"}
+        spec, roles = declaration.model, {n: g.role for n, g in declaration.inputs.items()}
         forecasts = {name: task for name, task in tasks.items() if isinstance(task, Forecast)}
         ordinary = {name: task for name, task in tasks.items() if name not in forecasts}
-        self._steps = tuple(name for name in fields if name not in static)
-        self._static = tuple(name for name in fields if name in static)
+        self._steps = tuple(name for name in fields if roles[name] in ("step", "known"))
+        self._static = tuple(name for name in fields if roles[name] == "static")
+        self._apart = tuple(name for name in fields if roles[name] == "apart")
         self.known = tuple(sorted(known_ahead(declaration)))
-        self.encoders = nn.ModuleDict({_safe(n): field.encoder() for n, field in fields.items()})
-        features = sum(self._encoder(name).features for name in fields)
+        self._reads, self._unit = reads(spec) if ordinary else "", unit
+        encoders = {name: field.encoder() for name, field in fields.items()}
+        self.apart = nn.ModuleDict({_safe(n): Apart(n, encoders.pop(n), spec) for n in self._apart})
+        self.encoders = nn.ModuleDict({_safe(n): one for n, one in encoders.items()})
+        self.joined = Joined(
+            {n: one.features for n, one in encoders.items()},
+            {n: self._reader(n).outputs for n in self._apart},
+            spec,
+            [n for n, one in encoders.items() if one.absent],
+            _extents(encoders),
+        )
+        features, size = self.joined.features, _extents(encoders)
         self._series = {name: len(task.columns) for name, task in forecasts.items()}
         self.forecasters = nn.ModuleDict(
             {_safe(n): self._new_forecaster(t, features, spec) for n, t in forecasts.items()}
         )
+        self._pixels = math.prod(size)
         self._every = {name: task.every for name, task in ordinary.items()}
         self.pool = spec.pool
-        self.body = _body(features, spec) if ordinary else None
-        width = 0 if self.body is None else self.body.outputs
+        self.body = body(features, spec, size) if ordinary else None
+        self.width = 0 if self.body is None else self.body.outputs - (self._reads != "")
+        width = self.width
         wide = width * 2 if spec.pool == "both" else width
         self.heads = nn.ModuleDict(
             {_safe(n): task.head(width if task.every else wide) for n, task in ordinary.items()}
@@ -99,7 +113,7 @@ class Network(nn.Module):
     def _new_forecaster(self, task: Forecast, features: int, spec: Model) -> Forecaster:
         segment, lookback = spec.segment or 1, spec.lookback or 2
         return Forecaster(
-            _causal_body(Forecaster.inputs(segment, features, task.gaps), spec),
+            causal_body(Forecaster.inputs(segment, features, task.gaps), spec),
             features=features,
             ahead=sum(self._encoder(name).features for name in self.known),
             horizon=task.horizon,
@@ -114,10 +128,21 @@ class Network(nn.Module):
         assert isinstance(encoder, Encoder)
         return encoder
 
+    def _reader(self, name: str) -> Apart:
+        reader = self.apart[_safe(name)]
+        assert isinstance(reader, Apart)
+        return reader
+
     def _forecaster(self, name: str) -> Forecaster:
         forecaster = self.forecasters[_safe(name)]
         assert isinstance(forecaster, Forecaster)
         return forecaster
+
+    @property
+    def _cells(self) -> dict[str, Cell]:
+        """The heads that are cells, by output."""
+        heads = ((name, self.heads[_safe(name)]) for name in self._every)
+        return {name: head for name, head in heads if isinstance(head, Cell)}
 
     @property
     def causal(self) -> bool:
@@ -127,7 +152,7 @@ class Network(nn.Module):
     @property
     def numbers_per_step(self) -> int:
         """About how many numbers a step of one sequence makes; for bounds on memory."""
-        body = 0 if self.body is None else 8 * self.body.outputs
+        body = 0 if self.body is None else 8 * self.body.outputs * self._pixels
         forecasts = (self._forecaster(n).numbers_per_step * c for n, c in self._series.items())
         return 64 + body + sum(forecasts)
 
@@ -135,7 +160,7 @@ class Network(nn.Module):
         """The state of `batch` sequences before their first step."""
         pool: State = ()
         if self.body is not None and self.pool != "last":
-            total = torch.zeros(batch, self.body.outputs, dtype=torch.float64)
+            total = torch.zeros(batch, self.width, dtype=torch.float64)
             pool = (total, torch.zeros(batch, dtype=torch.int64))
         return NetworkState(
             clock=torch.full((batch,), torch.nan, dtype=torch.float64),
@@ -146,6 +171,7 @@ class Network(nn.Module):
                 name: self._forecaster(name).initial_state(batch, series)
                 for name, series in self._series.items()
             },
+            heads={name: head.initial_state(batch) for name, head in self._cells.items()},
         )
 
     def unroll(
@@ -180,14 +206,47 @@ class Network(nn.Module):
             # Quantiles are learnt side by side and may cross; put in order they are never worse
             # (Chernozhukov, Fernandez-Val and Galichon 2010).
             outputs[name] = forecast.sort(dim=-1).values
-        body, pool = state.body, state.pool
+        body, pool, heads = state.body, state.pool, dict(state.heads)
         if self.body is not None:
-            hidden, body = unroll(self.body, features, state.body)
-            pooled, pool = self._pooled(hidden, state.pool, batch.at if running else None)
+            hidden, body = self._hidden(features, batch, state)
+            flat = hidden.with_values(over_maps(hidden.values))
+            pooled, pool = self._pooled(flat, state.pool, batch.at if running else None)
             for name, every in self._every.items():
                 head = self.heads[_safe(name)]
-                outputs[name] = head(hidden.values[batch.at] if every else pooled)
-        return outputs, NetworkState(clock, encoded, body, pool, forecasters)
+                read = hidden if getattr(head, "reads_maps", False) else flat
+                if isinstance(head, Cell):
+                    found, heads[name] = unroll(head, _read(head, read, batch, name), heads[name])
+                    outputs[name] = found.values[batch.at]
+                else:
+                    outputs[name] = head(read.values[batch.at] if every else pooled)
+        return outputs, NetworkState(clock, encoded, body, pool, forecasters, heads)
+
+    def _hidden(self, features: Ragged, batch: Batch, state: NetworkState) -> tuple[Ragged, State]:
+        """The hidden states of the body ``[n, H, ...]``, and its state."""
+        assert self.body is not None
+        if not self._reads:
+            return unroll(self.body, features, state.body)
+        parts = [self._elapsed(batch, state).to(features.values.dtype)[:, None], features.values]
+        if self._reads == "observed":
+            parts.append(self._observed(batch, features))
+        hidden, after = unroll(self.body, features.with_values(torch.cat(parts, 1)), state.body)
+        return hidden.with_values(hidden.values[:, 1:]), after
+
+    def _elapsed(self, batch: Batch, state: NetworkState) -> Tensor:
+        """The time since the step before ``[n]`` in usual steps; 0 at the first step."""
+        before, _ = _previous(Ragged(batch.times, batch.lengths), state.clock)
+        return torch.nan_to_num(batch.times - before, nan=0.0) / self._unit
+
+    def _observed(self, batch: Batch, features: Ragged) -> Tensor:
+        """A flag for each feature ``[n, F]``, 1 where it was observed."""
+        flags = torch.ones_like(features.values)
+        first = 0
+        for name in self._steps:
+            seen = self._encoder(name).observed(batch.inputs[name])
+            if seen is not None:
+                flags[:, first : first + seen.shape[1]] = seen
+            first += self._encoder(name).features
+        return flags
 
     def windows(self, batch: Batch) -> dict[str, Tensor]:
         """Forecasts for training ``[M, C, S, Q]``, from the steps `batch.at` of spans on their own.
@@ -228,6 +287,10 @@ class Network(nn.Module):
         """
         if isinstance(self.body, Acausal):
             raise NoForm("a network that reads the future")
+        if self._apart or not self.joined.plain:
+            raise NoForm("inputs apart, or another join than concatenation")
+        for name, head in self._cells.items():
+            raise NoForm(f"the head of {name} ({type(head).__name__}), which has no native form")
         times = program.input("times", "N", [], torch.float64)
         clock = program.state("clock", [], torch.float64)
         elapsed, states = program.elapsed(times, clock), {}
@@ -257,7 +320,7 @@ class Network(nn.Module):
                 program, values, features, at, known
             )
         numbered: Any = NetworkState
-        return outputs, numbered(clock, states, body, pool, forecasters)
+        return outputs, numbered(clock, states, body, pool, forecasters, {})
 
     def _emit_body(
         self, program: Program, features: Slot, at: Slot, ends: Slot
@@ -268,7 +331,7 @@ class Network(nn.Module):
         hidden, body = emit(self.body, Place(program), features)
         pooled, pool = program.take(hidden, ends), cast(State, ())
         if self.pool != "last":
-            total = program.state("sum of hidden states", [self.body.outputs], torch.float64)
+            total = program.state("sum of hidden states", [self.width], torch.float64)
             count = program.state("count of hidden states", [], torch.int64)
             mean, pool = program.mean(hidden, ends, total, count), (total, count)
             pooled = mean if self.pool == "mean" else program.join([pooled, mean])
@@ -286,15 +349,18 @@ class Network(nn.Module):
         steps = Ragged(batch.times, batch.lengths)
         before, clock = _previous(steps, state.clock)
         elapsed = torch.nan_to_num(batch.times - before, nan=0.0)
-        parts, states = [torch.zeros(steps.total, 0)], {}
+        parts: dict[str, Tensor] = {}
+        states = {}
         for name in self._steps:
-            part, states[name] = self._encoder(name).unroll(
+            parts[name], states[name] = self._encoder(name).unroll(
                 steps.with_values(batch.inputs[name]), batch.times, elapsed, state.encoders[name]
             )
-            parts.append(part)
         for name in self._static:
-            parts.append(self._encode_alone(name, batch.static[name])[steps.rows()])
-        return steps.with_values(torch.cat(parts, dim=1)), clock, states
+            parts[name] = self._encode_alone(name, batch.static[name])[steps.rows()]
+        apart = {name: self._reader(name)(batch.static[name]) for name in self._apart}
+        absent = {name: _absent(batch.inputs[name]) for name in self._steps}
+        absent |= {name: _absent(batch.static[name])[steps.rows()] for name in self._static}
+        return steps.with_values(self.joined(steps, parts, apart, absent)), clock, states
 
     def _encode_alone(self, name: str, values: Tensor) -> Tensor:
         """Features ``[m, F]`` of values without a past ``[m, ...]``: static, or known ahead."""
@@ -316,7 +382,7 @@ class Network(nn.Module):
         """What outputs at the end see: at the end of every span ``[P, ...]``, or at each of `at`
         ``[M, ...]``; and the pool's state.
         """
-        last = _finals(self.body, hidden) if at is None else hidden.values[at]
+        last = finals(self.body, hidden) if at is None else hidden.values[at]
         if self.pool == "last":
             return last, pool
         total, count = pool
@@ -337,7 +403,7 @@ def known_ahead(declaration: Declaration) -> frozenset[str]:
     return frozenset(
         name
         for name, spec in declaration.inputs.items()
-        if spec.role == "known" or spec.kind == "timestamp"
+        if spec.role == "known" or (spec.kind == "timestamp" and spec.role != "apart")
     )
 
 
@@ -360,70 +426,33 @@ def _previous(times: Ragged, clock: Tensor) -> tuple[Tensor, Tensor]:
     return before, after
 
 
-def _finals(body: nn.Module | None, hidden: Ragged) -> Tensor:
-    """The last hidden state of each span; of both directions what each has read last."""
-    if not isinstance(body, Acausal):
-        return hidden.last()
-    ahead, back = hidden.values.chunk(2, dim=1)
-    first = hidden.with_values(back).reversed().last()
-    return torch.cat([hidden.with_values(ahead).last(), first], dim=1)
+def _extents(encoders: Mapping[str, Encoder]) -> tuple[int, ...]:
+    """The extents of the maps that some of these give; () where all give vectors.
+
+    Raises:
+        SpecError: maps of several sizes.
+    """
+    sizes = {name: one.size for name, one in encoders.items() if one.size}
+    if len(set(sizes.values())) > 1:
+        got = ", ".join(f"{name} {' x '.join(map(str, s))}" for name, s in sizes.items())
+        raise SpecError("inputs", "maps of one size", got, "declare one size for all")
+    return next(iter(sizes.values()), ())
 
 
-def _cell(spec: Model, inputs: int) -> LawCell:
-    said = "gru" if spec.cell is None else spec.cell
-    name, options = (said, {}) if isinstance(said, str) else next(iter(said.items()), ("", {}))
-    if name not in CELLS or (isinstance(said, dict) and len(said) != 1):
-        fix = "choose one of these"
-        raise SpecError("model.cell", "one of " + ", ".join(CELLS), repr(said), fix)
-    where, known = f"model.cell.{name}", list(signature(CELLS[name]).parameters)[2:]
-    for option in options:
-        if option not in known:
-            raise SpecError(where, "one of " + ", ".join(known), repr(option), "remove it")
-    try:
-        return CELLS[name](inputs, spec.hidden or 64, **options)
-    except (TypeError, RuntimeError) as error:
-        got = f"{options} ({str(error).splitlines()[0]})"
-        raise SpecError(where, "options that the cell takes", got, "see docs/cells.md") from None
+def _absent(values: Any) -> Tensor:
+    """Which rows of encoded values ``[n, ...]`` are missing as a whole: they are all NaN."""
+    if not values.is_floating_point() or values.dim() < 2:
+        return torch.zeros(len(values), dtype=torch.bool)
+    missing: Tensor = values.flatten(1).isnan().all(1)
+    return missing
 
 
-def _body(features: int, spec: Model) -> Cell | Acausal:
-    """The recurrent layers, with dropout after each."""
-    if spec.bidirectional and spec.residual:
-        fix = "leave out one of the two"
-        raise SpecError("model.residual", "false with bidirectional: true", "true", fix)
-    layers: list[Cell | Acausal] = []
-    width = features
-    for depth in range(spec.layers):
-        layer: Cell | Acausal = _layer(spec, width)
-        if spec.residual and depth and isinstance(layer, Cell):
-            layer = Residual(layer)
-        layers.append(layer)
-        width = layer.outputs
-        if spec.dropout:
-            layers.append(Dropout(width, spec.dropout, per=spec.dropout_per))
-    if spec.bidirectional:
-        return Chain(*layers)
-    return Stack(*(layer for layer in layers if isinstance(layer, Cell)))
-
-
-def _causal_body(features: int, spec: Model) -> Cell:
-    body = _body(features, spec)
-    if isinstance(body, Cell):
-        return body
-    fix = "a forecast cannot read the future; leave it out"
-    raise SpecError("model.bidirectional", "false with a forecast", "true", fix)
-
-
-def _layer(spec: Model, inputs: int) -> Cell | Acausal:
-    def one() -> Cell:
-        cell = _cell(spec, inputs)
-        rate, keep = spec.recurrent_dropout, spec.zoneout
-        body = RecurrentDropout(cell, rate) if rate else cell
-        if not keep:
-            return body
-        return Zoneout(body, hidden=keep, cell=keep if isinstance(cell, LSTM) else 0.0)
-
-    return Bidirectional(one(), one()) if spec.bidirectional else one()
+def _read(head: nn.Module, hidden: Ragged, batch: Batch, name: str) -> Ragged:
+    """What a head that is a cell reads at every step."""
+    if not getattr(head, "reads_target", False):
+        return hidden
+    own = batch.series[name].to(hidden.values.dtype)
+    return hidden.with_values(torch.cat([hidden.values, own], dim=1))
 
 
 def _safe(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from segue.errors import DataError
@@ -40,10 +41,15 @@ def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
     store = trained.store(sequences, targets=False)
     rows = np.arange(sequences.count)
     outputs = trained.outputs(store, rows, np.zeros_like(rows), sequences.lengths)
-    every = [name for name, task in trained.tasks.items() if task.every]
+    every = [name for name, task in trained.tasks.items() if task.every and not task.whole]
     key = trained.declaration.data.key
     names = sequences.keys.alias(key) if key else pl.Series("row", rows)
-    ends = [task.decode(outputs[name]) for name, task in trained.tasks.items() if not task.every]
+    lengths = torch.from_numpy(sequences.lengths)
+    ends = [
+        task.decode_whole(outputs[name], lengths) if task.whole else task.decode(outputs[name])
+        for name, task in trained.tasks.items()
+        if name not in every
+    ]
     by_end = pl.concat([pl.DataFrame([names]), *ends], how="horizontal")
     if not every:
         return by_end

@@ -26,7 +26,6 @@ from segue.fields.number import numbers, plain_numbers
 from segue.fields.timestamp import moments, plain_seconds, seconds
 from segue.inference import Arrays, Leaf
 from segue.sequences import Sequences
-from segue.tasks import Forecast
 from segue.trained import Trained
 
 Record: TypeAlias = Mapping[str, Any]
@@ -54,9 +53,11 @@ class Reader:
         self._horizon = trained.horizon if trained.forecasts else None
         inputs, known = trained.declaration.inputs, trained.network.known
         roles = {name: inputs[name].role for name in trained.fields}
-        self._static = {n: f for n, f in trained.fields.items() if roles[n] == "static"}
-        self._steps = {n: f for n, f in trained.fields.items() if roles[n] != "static"}
-        self._series = {n: t for n, t in trained.tasks.items() if isinstance(t, Forecast)}
+        once = ("static", "apart")
+        self._static = {n: f for n, f in trained.fields.items() if roles[n] in once}
+        self._apart = any(role == "apart" for role in roles.values())
+        self._steps = {n: f for n, f in trained.fields.items() if roles[n] not in once}
+        self._series = {n: t for n, t in trained.tasks.items() if t.reads_series}
         self._known = {name: trained.fields[name] for name in known}
         self._owner = {c: field for field in trained.fields.values() for c in field.columns}
         self.static_columns = _columns(self._static)
@@ -90,7 +91,7 @@ class Reader:
                 than the one before.
         """
         try:
-            found = self._short(records, static, clock)
+            found = None if self._apart else self._short(records, static, clock)
         except KeyError:
             found = None
         return self._long(records, static, clock) if found is None else found
@@ -194,7 +195,7 @@ class Reader:
             else:
                 steps.append(raw_column(column, values, pl.Float64, "a number", "records"))
         fixed = [
-            self._owner[column].column(column, [static[key][column] for key in records], "records")
+            self._cells(column, [static[key][column] for key in records])
             for column in self.static_columns
         ]
         sequences = Sequences(
@@ -212,6 +213,13 @@ class Reader:
         if self._horizon is not None:
             batch = replace(batch, ahead=self._ahead(times, flat, places))
         return Arrays.of(batch), times
+
+    def _cells(self, column: str, values: list[Any]) -> pl.Series:
+        """Static values, and whole sequences of inputs apart, as a raw column."""
+        field = self._owner[column]
+        if self.trained.declaration.inputs[field.name].role == "static":
+            return field.column(column, values, "records")
+        return pl.Series(column, values, strict=False)
 
     def _times(
         self,

@@ -88,7 +88,10 @@ Share = Annotated[
 CellOption = StrictBool | StrictInt | StrictFloat | StrictStr
 """What an option of a cell can be."""
 
-Role = Literal["step", "static", "known"]
+Layer = StrictStr | dict[StrictStr, dict[StrictStr, CellOption]]
+"""A law of memory by name, or its name with options."""
+
+Role = Literal["step", "static", "known", "apart"]
 
 
 class Strict(BaseModel):
@@ -163,10 +166,11 @@ class Input(Strict):
         kind: what the values are; picks the encoder.
         role: ``step`` (a value at every step), ``static`` (one value for the whole sequence),
             ``known`` (a value at every step that is known ahead of time, so a forecast may use its
-            future).
+            future), ``apart`` (a sequence with a clock of its own, in one cell of the example,
+            which is read by layers of its own; what is known at its end stands at every step).
     """
 
-    roles: ClassVar[tuple[Role, ...]] = ("step", "static", "known")
+    roles: ClassVar[tuple[Role, ...]] = ("step", "static", "known", "apart")
     kind: StrictStr
     role: Role = "step"
 
@@ -198,30 +202,43 @@ class Model(Strict):
             constructor, such as ``{elman: {activation: relu}}``; gru, and lstm for forecasts and
             from 500,000 training steps.
         hidden: hidden units H of every layer.
-        layers: how many recurrent layers are stacked.
+        layers: how many recurrent layers are stacked; or a list of layers, each a name or a name
+            with options, of which ``hidden`` is its size: ``[{conv: {kernel: 5}}, {lstm: {hidden:
+            128}}, attention]``.
         bidirectional: read each sequence in both directions (such a model cannot run live).
         residual: add each layer's input to its output (from the second layer on).
+        norm: a layer norm before each layer (from the second layer on).
+        decay: the state fades with the time since the step before, at learnt rates.
         dropout: rate after each layer; 0.2 by default, 0.1 for forecasts.
         dropout_per: ``step`` (a new mask at every step) or ``sequence`` (the same mask at all steps
             of a sequence: Gal).
         recurrent_dropout: rate at which units of the hidden state are hidden from the recurrent
             product, the same ones at all steps of a sequence.
         zoneout: probability that a unit of the state keeps its old value in a step.
+        join: how the features of several inputs become those of a step: side by side (``concat``),
+            as a ``gated`` sum, or side by side with what each step finds in the inputs of role
+            apart (``attention``).
+        input_dropout: rate at which an input is taken away from a whole sequence while training, so
+            that the model does without it where it is missing.
         pool: what an output at the end of a sequence sees: the ``last`` hidden state, the ``mean``
             over the steps, or ``both``.
         segment, lookback: a forecast reads `segment` steps at once and, linearly, the last
             `lookback` values (see `segue.forecaster`).
     """
 
-    cell: StrictStr | dict[StrictStr, dict[StrictStr, CellOption]] | None = None
+    cell: Layer | None = None
     hidden: Positive | None = None
-    layers: Positive = 1
+    layers: Positive | tuple[Layer, ...] = 1
     bidirectional: StrictBool = False
     residual: StrictBool = False
+    norm: StrictBool = False
+    decay: StrictBool = False
     dropout: Fraction | None = None
     dropout_per: Literal["step", "sequence"] = "step"
     recurrent_dropout: Fraction = 0.0
     zoneout: Fraction = 0.0
+    join: Literal["concat", "gated", "attention"] = "concat"
+    input_dropout: Fraction = 0.0
     pool: Literal["last", "mean", "both"] = "last"
     segment: Positive | None = None
     lookback: Positive | None = None

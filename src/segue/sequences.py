@@ -23,6 +23,7 @@ class Sequences:
             the column's own); the step's index where the data have no time.
         has_time: whether `times` came from the data.
         origin: the name of the source, for messages.
+        skipped: examples that could not be read and were left out, as the declaration allows.
         keyed: whether `keys` came from the data; otherwise they count the sequences from 0.
     """
 
@@ -34,6 +35,7 @@ class Sequences:
     has_time: bool
     origin: str
     keyed: bool = True
+    skipped: int = 0
 
     @property
     def count(self) -> int:

@@ -25,7 +25,7 @@ from segue.data.build import build, fields_of, tasks_of
 from segue.data.order import draws
 from segue.data.read import Table
 from segue.data.split import refuse_short, split, with_split
-from segue.data.store import Batch, Pieces, Store, batches, tiles, without
+from segue.data.store import Batch, Pieces, Store, apart_steps, batches, tiles, without
 from segue.defaults import completed
 from segue.errors import DataError, TrainingError
 from segue.fields.number import Number
@@ -240,19 +240,30 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
     sequences = build(table, declaration, fields, tasks)
     declaration = with_split(declaration, sequences, tasks.values())
     parts = split(sequences, declaration.data.split, declaration.training.seed)
+    learning = [field for field in fields.values() if field.learns_steps]
+    for field in learning:
+        field.fit_steps(parts["train"].of(sequences).static)
+    if learning:
+        # Only now is it known what a step is.
+        sequences = build(table, declaration, fields, tasks)
+        parts = split(sequences, declaration.data.split, declaration.training.seed)
     refuse_short(parts, tasks.values(), table.origin)
     known = parts["train"].of(sequences)
     clock = Clock.of(table.frame, time, known)
     declaration = completed(declaration, known, clock)
     tasks = tasks_of(declaration, columns, table.origin)
     for name, field in fields.items():
-        field.fit(known.static if declaration.inputs[name].role == "static" else known.steps)
+        role = declaration.inputs[name].role
+        if role == "apart":
+            field.fit(apart_steps(field, known.static, known.origin)[0])
+        else:
+            field.fit(known.static if role == "static" else known.steps)
         if isinstance(field, Number):
             field.unit = clock.step
     for task in tasks.values():
         task.fit(known, fields)
     with _random_from(declaration.training.seed):
-        network = Network(fields, tasks, declaration)
+        network = Network(fields, tasks, declaration, clock.step)
     return Trained(declaration, fields, tasks, network, clock), sequences, parts
 
 

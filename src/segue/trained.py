@@ -71,6 +71,11 @@ class Trained:
         """S of the forecasts; 0 for other tasks."""
         return max((getattr(task, "horizon", 0) for task in self.tasks.values()), default=0)
 
+    @property
+    def cuts(self) -> bool:
+        """Whether a sequence may go through the network piece by piece."""
+        return self.network.causal and not any(task.whole for task in self.tasks.values())
+
     def read(self, source: Any) -> Table:
         """Read data as the declaration says."""
         return source if isinstance(source, Table) else read(source, read_options(self.declaration))
@@ -81,11 +86,11 @@ class Trained:
 
     def store(self, sequences: Sequences, *, targets: bool) -> Store:
         """The encoded sequences."""
-        static = frozenset(
-            n for n, spec in self.declaration.inputs.items() if spec.role == "static"
-        )
+        roles = {name: given.role for name, given in self.declaration.inputs.items()}
+        static = frozenset(name for name, role in roles.items() if role == "static")
+        apart = frozenset(name for name, role in roles.items() if role == "apart")
         known = known_ahead(self.declaration)
-        return Store(sequences, self.fields, static, known, self.tasks, targets=targets)
+        return Store(sequences, self.fields, static, apart, known, self.tasks, targets=targets)
 
     def origins(self, part: Part) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First and past-the-last step of each span from which outputs are scored.
@@ -188,7 +193,7 @@ class Trained:
         longest, begin = int(stop.max()), 0
         while begin < longest or begin == 0:
             running = max(1, int((stop > begin).sum()))
-            size = max(1, self._steps_at_once // running) if self.network.causal else longest
+            size = max(1, self._steps_at_once // running) if self.cuts else longest
             start = np.minimum(begin, stop)
             yield start, np.minimum(stop - start, size)
             begin += max(1, size)

@@ -22,7 +22,22 @@ from segue.cells.min_lstm import MinLSTM
 from segue.cells.rg_lru import RGLRU
 from segue.ops import State
 
-CELLS: dict[str, type[LawCell]] = {"elman": Elman, "lstm": LSTM, "gru": GRU}
+CELLS: dict[str, type[Cell]] = {
+    "elman": Elman,
+    "lstm": LSTM,
+    "gru": GRU,
+    "min_gru": MinGRU,
+    "min_lstm": MinLSTM,
+    "rg_lru": RGLRU,
+    "conv": CausalConv,
+    "attention": CausalAttention,
+    "gru_d": GRUD,
+    "cfc": CfC,
+    "conv_rnn": ConvRNN,
+    "conv_lstm": ConvLSTM,
+    "conv_gru": ConvGRU,
+}
+"""Every law of memory by its name in a declaration; a new law is a file and a row here."""
 
 __all__ = [
     "CELLS",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,14 @@ class Cell(nn.Module, ABC):
     equal the loop over its steps.
 
     Attributes:
+        reads: what an input holds besides x_t: ``"elapsed"``, in front the time D_t since the step
+            before; ``"observed"``, that and behind x_t a flag for each of its features, 1 where it
+            was observed. Such a cell is made with the number of features alone.
         inputs: I, the size of an input.
         outputs: O, the size of an output.
     """
 
+    reads: ClassVar[str] = ""
     inputs: int
     outputs: int
 

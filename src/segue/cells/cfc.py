@@ -38,6 +38,8 @@ class CfC(Cell):
     torch.Size([1, 5])
     """
 
+    reads = "elapsed"
+
     def __init__(self, features: int, hidden: int, *, backbone: int | None = None) -> None:
         super().__init__()
         self.features, self.inputs, self.outputs = features, 1 + features, hidden

@@ -51,6 +51,7 @@ class GRUD(Cell):
     (torch.Size([1, 5]), [[1.0, 0.0]])
     """
 
+    reads = "observed"
     mean: Tensor
 
     def __init__(self, features: int, hidden: int) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from segue.data.read import Table
 from segue.errors import DataError, SpecError
 from segue.fields import KINDS, Field
+from segue.fields.field import unfolded
 from segue.fields.timestamp import seconds
 from segue.schema import Declaration
 from segue.sequences import Sequences, rows_of
@@ -154,6 +155,8 @@ def build(
             changes within a key, lists of unequal length in an example.
     """
     _need_columns(table, declaration, fields, tasks)
+    for field in fields.values():
+        field.folder = table.folder
     rows = _from_steps if declaration.data.rows == "steps" else _from_examples
     return rows(table, declaration, fields, tasks)
 
@@ -179,15 +182,18 @@ def _need_columns(
 def _step_and_static(
     frame: pl.DataFrame, declaration: Declaration, fields: dict[str, Field], tasks: dict[str, Task]
 ) -> tuple[list[str], list[str], list[str]]:
-    """Columns by step, static input columns, and target columns at the end of a sequence."""
+    """Columns by step, columns of inputs that are kept as they are, once per sequence, and target
+    columns at the end of one.
+    """
     steps: list[str] = []
     static: list[str] = []
     ends: list[str] = []
     for name, field in fields.items():
-        (static if declaration.inputs[name].role == "static" else steps).extend(field.columns)
+        once = declaration.inputs[name].role in ("static", "apart") or field.learns_steps
+        (static if once else steps).extend(field.columns)
     for task in tasks.values():
         present = [column for column in task.columns if column in frame.columns]
-        (steps if task.every else ends).extend(present)
+        (steps if task.every and not task.whole else ends).extend(present)
     part = declaration.data.split.column
     if part is not None and part in frame.columns:
         (steps if declaration.data.rows == "steps" else static).append(part)
@@ -328,10 +334,14 @@ def _from_examples(
 ) -> Sequences:
     data, frame, origin = declaration.data, table.frame, table.origin
     steps, static, ends = _step_and_static(frame, declaration, fields, tasks)
-    timed = [data.time] if data.time else []
-    series = [_steps_of(frame[column], origin) for column in dict.fromkeys([*steps, *timed])]
-    lengths = _common_lengths(series, origin)
-    flat = pl.DataFrame([values.filter(values.list.len() > 0).explode() for values in series])
+    found = _unfolded(frame, declaration, fields, steps, origin)
+    kept = np.logical_and.reduce([lengths >= 0 for _, lengths in found] or [np.array(True)])
+    skipped = int((~kept).sum()) if kept.ndim else 0
+    if skipped:
+        found = [_without_rows(values, lengths, kept) for values, lengths in found]
+        frame = frame.filter(pl.Series(kept))
+    lengths = _common_lengths(found, frame.height, origin)
+    flat = pl.DataFrame([values for values, _ in found])
     keys, times = _example_keys(frame, data.key, origin), None
     if data.time is not None:
         times = _clock(flat[data.time], origin)
@@ -345,7 +355,7 @@ def _from_examples(
         if order is not None:
             flat, times = flat[order], times[order]
     return Sequences(
-        steps=flat.select(steps),
+        steps=flat.select(list(dict.fromkeys([*steps, *_learnt(fields)]))),
         lengths=lengths,
         keys=keys,
         static=frame.select(list(dict.fromkeys([*static, *ends]))),
@@ -353,7 +363,43 @@ def _from_examples(
         has_time=times is not None,
         origin=origin,
         keyed=data.key is not None,
+        skipped=skipped,
     )
+
+
+def _learnt(fields: dict[str, Field]) -> list[str]:
+    """The columns of inputs whose steps are learnt: raw cells of theirs are kept as well."""
+    return [column for field in fields.values() if field.learns_steps for column in field.columns]
+
+
+def _unfolded(
+    frame: pl.DataFrame,
+    declaration: Declaration,
+    fields: dict[str, Field],
+    steps: list[str],
+    origin: str,
+) -> list[tuple[pl.Series, NDArray[np.int64]]]:
+    """Every column by step as its raw steps, and how many each example has."""
+    roles = {name: given.role for name, given in declaration.inputs.items()}
+    owner = {
+        column: field
+        for name, field in fields.items()
+        if roles[name] in ("step", "known")
+        for column in field.columns
+    }
+    timed = [declaration.data.time] if declaration.data.time else []
+    columns = dict.fromkeys([*owner, *steps, *timed])
+    return [
+        (owner[column].unfold if column in owner else unfolded)(frame[column], origin)
+        for column in columns
+    ]
+
+
+def _without_rows(
+    values: pl.Series, lengths: NDArray[np.int64], kept: NDArray[np.bool_]
+) -> tuple[pl.Series, NDArray[np.int64]]:
+    steps = np.repeat(kept, np.maximum(lengths, 0))
+    return values.filter(pl.Series(steps)), lengths[kept]
 
 
 def _example_keys(frame: pl.DataFrame, key: str | None, origin: str) -> pl.Series:
@@ -368,32 +414,25 @@ def _example_keys(frame: pl.DataFrame, key: str | None, origin: str) -> pl.Serie
     return frame[key].alias("key")
 
 
-def _steps_of(series: pl.Series, origin: str) -> pl.Series:
-    """A column whose cells hold sequences as lists; a text is the list of its characters."""
-    if series.dtype == pl.String:
-        text = series.fill_null("")
-        cells = pl.when(text == "").then([]).otherwise(text.str.split(""))
-        return pl.select(cells.alias(series.name)).to_series()
-    if isinstance(series.dtype, pl.List):
-        return series
-    where = f"{origin}: column {series.name!r}"
-    expected = "a list or a text in every cell (rows are examples)"
-    fix = "declare `role: static`, or `data: {rows: steps}`"
-    raise DataError(where, expected, str(series.dtype), fix)
-
-
-def _common_lengths(series: list[pl.Series], origin: str) -> NDArray[np.int64]:
-    if not series:
-        fix = "declare an input with `role: step`"
-        raise DataError(origin, "at least one per-step input", "none", fix)
-    lengths = [values.list.len().fill_null(0).cast(pl.Int64).to_numpy() for values in series]
-    for other, values in zip(lengths[1:], series[1:], strict=True):
-        if (other != lengths[0]).any():
-            row = int((other != lengths[0]).argmax())
-            expected = f"{lengths[0][row]} steps in {values.name!r}, as in {series[0].name!r}"
-            fix = "give every per-step column of an example the same length"
+def _common_lengths(
+    found: list[tuple[pl.Series, NDArray[np.int64]]], count: int, origin: str
+) -> NDArray[np.int64]:
+    """The steps of each example, which all columns by step have in common; without such columns
+    every example is one step.
+    """
+    if not found:
+        return np.ones(count, np.int64)
+    first, lengths = found[0]
+    for values, other in found[1:]:
+        if (other != lengths).any():
+            row = int((other != lengths).argmax())
+            expected = f"{lengths[row]} steps in {values.name!r}, as in {first.name!r}"
+            fix = (
+                "give every per-step column of an example the same length, or declare one of the"
+                " two as `role: apart`"
+            )
             raise DataError(f"{origin}: row {row + 1}", expected, str(other[row]), fix)
-    return lengths[0]
+    return lengths
 
 
 def _counted(lengths: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -32,6 +32,7 @@ class Table:
         origin: a short name for messages: of the file or folder; ``frame``, ``arrays`` ...
         hints: what the file says about itself: the columns ``key``, ``time`` and ``target``, the
             ``horizon`` and the ``frequency``.
+        folder: where paths in the cells start from.
         fingerprint: sha256 of names, types and values, whatever the place or format of the file.
     """
 
@@ -40,6 +41,7 @@ class Table:
     origin: str
     hints: Hints
     fingerprint: str
+    folder: Path = Path()
 
 
 def read(source: Any, options: ReadOptions | None = None) -> Table:
@@ -69,10 +71,15 @@ def read(source: Any, options: ReadOptions | None = None) -> Table:
 
 
 def _finish(
-    frame: pl.DataFrame, origin: str, hints: Hints, rows: Rows, layout: Layout | None = None
+    frame: pl.DataFrame,
+    origin: str,
+    hints: Hints,
+    rows: Rows,
+    layout: Layout | None = None,
+    folder: Path = Path(),
 ) -> Table:
     frame = pl.DataFrame([tidy(column, rows) for column in frame])
-    return Table(frame, layout or layout_of(frame), origin, hints, fingerprint(frame))
+    return Table(frame, layout or layout_of(frame), origin, hints, fingerprint(frame), folder)
 
 
 def _read_files(source: str | Path, options: ReadOptions) -> Table:
@@ -85,7 +92,7 @@ def _read_files(source: str | Path, options: ReadOptions) -> Table:
     frame = _type(_stack(paths, pieces), form.types, options, rows)
     origin = names[0] if len(names) == 1 else Path(source).name
     layout: Layout | None = "examples" if form.name == ".txt" else None
-    return _finish(frame, origin, _shared_hints(pieces), rows, layout)
+    return _finish(frame, origin, _shared_hints(pieces), rows, layout, paths[0].parent)
 
 
 def _type(frame: pl.DataFrame, types: Types, options: ReadOptions, rows: Rows) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.data.order import draws, permutation
+from segue.errors import DataError
 from segue.fields import Field
 from segue.fields.number import numbers
+from segue.ragged import Ragged
 from segue.sequences import Part, Sequences, spans
-from segue.tasks import Forecast, Future, Task
+from segue.tasks import Forecast, Future, Task, Whole
 
-Target: TypeAlias = Tensor | Future
+Target: TypeAlias = Tensor | Future | Whole
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Batch:
 
     Attributes:
         inputs: encoded per-step inputs by name, ``[n, ...]``.
-        static: encoded static inputs by name, ``[P, ...]``.
-        series: the own past of each forecast output by name, float64 ``[n, C]``, NaN where not
+        static: encoded static inputs by name, ``[P, ...]``; of an input apart its P sequences.
+        series: the own past of each output that reads it by name, float64 ``[n, C]``, NaN where not
             observed.
         times: when each step is, float64 ``[n]``.
         lengths: steps of each span, int64 ``[P]``.
@@ -42,7 +44,7 @@ class Batch:
     """
 
     inputs: dict[str, Tensor]
-    static: dict[str, Tensor]
+    static: dict[str, Any]
     series: dict[str, Tensor]
     times: Tensor
     lengths: Tensor
@@ -70,7 +72,9 @@ class Store:
 
     Args:
         sequences: the raw values.
-        fields: fitted fields of the inputs; those of `static` role are encoded per sequence.
+        fields: fitted fields of the inputs.
+        static, apart: those that are encoded once per sequence, and those that have a sequence of
+            their own for each.
         tasks: fitted tasks; their targets are encoded when `targets`.
     """
 
@@ -79,6 +83,7 @@ class Store:
         sequences: Sequences,
         fields: Mapping[str, Field],
         static: frozenset[str],
+        apart: frozenset[str],
         known: frozenset[str],
         tasks: Mapping[str, Task],
         *,
@@ -88,17 +93,26 @@ class Store:
         self.times = sequences.times
         origin = sequences.origin
         self.inputs = {
-            n: f.encode(sequences.steps, origin) for n, f in fields.items() if n not in static
+            n: f.encode(sequences.steps, origin)
+            for n, f in fields.items()
+            if n not in static and n not in apart
         }
-        self.static = {
+        self.static: dict[str, Any] = {
             n: f.encode(sequences.static, origin) for n, f in fields.items() if n in static
         }
+        self._apart = {
+            n: Ragged(f.encode(steps, origin), torch.from_numpy(lengths))
+            for n, f in fields.items()
+            if n in apart
+            for steps, lengths in (apart_steps(f, sequences.static, origin),)
+        }
         forecasts = {name: task for name, task in tasks.items() if isinstance(task, Forecast)}
-        self._series = {name: _series(task, sequences) for name, task in forecasts.items()}
+        self._series = {n: _series(t, sequences) for n, t in tasks.items() if t.reads_series}
         self._known = known
         self._horizon = {name: task.horizon for name, task in forecasts.items()}
         self._units = {name: task.units(sequences.keys) for name, task in forecasts.items()}
-        self.targets: dict[str, Tensor] = {}
+        self.targets: dict[str, Any] = {}
+        self._whole = frozenset(name for name, task in tasks.items() if task.whole)
         self._every = {name: task.every for name, task in tasks.items()}
         self._look_ahead = {name for name, task in tasks.items() if task.looks_ahead}
         if targets:
@@ -128,7 +142,8 @@ class Store:
         return Batch(
             inputs={name: values[index] for name, values in self.inputs.items()},
             static={
-                name: values[torch.from_numpy(pieces.row)] for name, values in self.static.items()
+                **{n: values[torch.from_numpy(pieces.row)] for n, values in self.static.items()},
+                **{n: own.select(torch.from_numpy(pieces.row)) for n, own in self._apart.items()},
             },
             series={
                 name: torch.from_numpy(np.stack([one.at(steps) for one in several], 1))
@@ -164,10 +179,16 @@ class Store:
         limit = (self.offsets[pieces.row] + stop)[owner]
         found: dict[str, Target] = {}
         for name, target in self.targets.items():
+            if name in self._whole:
+                steps_of = np.bincount(owner, minlength=len(pieces))
+                labels = target.select(torch.from_numpy(pieces.row))
+                found[name] = Whole(labels, torch.from_numpy(steps_of))
+                continue
             own = target[index] if self._every[name] else target[pieces.row]
             gone = torch.from_numpy(index + 1 >= limit)
             found[name] = without(own, gone) if name in self._look_ahead else own
-        for name, several in self._series.items():
+        for name in self._horizon:
+            several = self._series[name]
             future = index[:, None] + np.arange(1, self._horizon[name] + 1)
             inside = future < limit[:, None]
             future = np.minimum(future, len(self.times) - 1)
@@ -219,7 +240,27 @@ class _Series:
         return seen
 
 
-def _series(task: Forecast, sequences: Sequences) -> list[_Series]:
+def apart_steps(
+    field: Field, frame: pl.DataFrame, origin: str
+) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """The raw steps of an input apart, and how many each of the sequences has; none where it cannot
+    be read and may be left out.
+
+    Raises:
+        DataError: columns of one input with different numbers of steps.
+    """
+    found = [field.unfold(frame[column], origin) for column in field.columns]
+    first = found[0][1]
+    for values, lengths in found[1:]:
+        if (lengths != first).any():
+            row = int((lengths != first).argmax())
+            expected = f"{first[row]} steps in {values.name!r}, as in {field.columns[0]!r}"
+            fix = "give the columns of one input the same length"
+            raise DataError(f"{origin}: row {row + 1}", expected, str(lengths[row]), fix)
+    return pl.DataFrame([values for values, _ in found]), np.maximum(first, 0)
+
+
+def _series(task: Task, sequences: Sequences) -> list[_Series]:
     return [
         _Series(sequences.steps[column], sequences.offsets, sequences.origin)
         for column in task.columns

@@ -7,8 +7,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
@@ -59,10 +61,21 @@ class Encoder(nn.Module, ABC):
     """Turns the encoded values of one input into features; causal, and a cell over steps.
 
     Attributes:
-        features: F, the number of features per step.
+        features: F, the number of features per step; channels where they are maps.
+        size: the extents of maps; () for vectors.
+        absent: whether the value of a step may be missing as a whole: its encoding is then NaN, and
+            a vector that is learnt stands in place of its features.
     """
 
     features: int
+    size: tuple[int, ...] = ()
+    absent: bool = False
+
+    def observed(self, x: Tensor) -> Tensor | None:
+        """Flags ``[N, F']``, 1 where each of the first F' features of encoded values was observed;
+        None where all are.
+        """
+        return None
 
     def initial_state(self, batch: int) -> EncoderState:
         """The state before the first step; empty for encoders without memory."""
@@ -93,11 +106,16 @@ class Field(ABC):
     Attributes:
         several: whether one input may stand for many columns.
         long: whether a long table, whose rows are steps, can hold it.
+        learns_steps: whether what a step is has to be learnt, from the raw cells of the training
+            part (`fit_steps`), before anything else.
+        folder: where paths in the data start from.
     """
 
     Spec: ClassVar[type[Input]]
     several: ClassVar[bool] = False
     long: ClassVar[bool] = True
+    learns_steps: ClassVar[bool] = False
+    folder: Path = Path()
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Input) -> None:
         self.name = name
@@ -107,6 +125,19 @@ class Field(ABC):
     @abstractmethod
     def fits(cls, values: pl.Series, *, whole: bool) -> bool:
         """Whether raw `values` look like this kind; `whole` when a cell holds a whole sequence."""
+
+    def unfold(self, cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:
+        """Cells that hold whole sequences, as the raw steps of all of them one after another, and
+        how many each has; -1 for a cell whose row is to be left out.
+
+        Raises:
+            DataError: a cell that holds no sequence of this kind.
+        """
+        return unfolded(cells, origin)
+
+    def fit_steps(self, frame: pl.DataFrame) -> None:
+        """Learn from the raw cells of the training part what a step is; of `learns_steps` alone."""
+        raise NotImplementedError(f"{type(self).__name__} knows what a step is")
 
     @abstractmethod
     def fit(self, frame: pl.DataFrame) -> None:
@@ -151,6 +182,26 @@ class Field(ABC):
     def describe(self) -> str:
         """One line on what was learnt, for the data check."""
         return ""
+
+
+def unfolded(cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:
+    """The steps of cells that hold lists, or texts of which each character is a step, one cell
+    after another, and how many each has; an empty cell has none.
+
+    Raises:
+        DataError: cells of another type.
+    """
+    if cells.dtype == pl.String:
+        text = cells.fill_null("")
+        split = pl.when(text == "").then([]).otherwise(text.str.split(""))
+        cells = pl.select(split.alias(cells.name)).to_series()
+    elif not isinstance(cells.dtype, pl.List):
+        where = f"{origin}: column {cells.name!r}"
+        expected = "a list or a text in every cell (rows are examples)"
+        fix = "declare `role: static`, or `data: {rows: steps}`"
+        raise DataError(where, expected, str(cells.dtype), fix)
+    lengths = cells.list.len().fill_null(0).cast(pl.Int64).to_numpy(writable=True)
+    return cells.filter(cells.list.len() > 0).explode(), lengths
 
 
 def blocks(count: int) -> Iterator[slice]:

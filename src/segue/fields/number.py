@@ -129,6 +129,9 @@ class NumberEncoder(Encoder):
         self._unit = unit
         self.features = len(gaps) + 2 * len(self.gaps)
 
+    def observed(self, x: Tensor) -> Tensor:
+        return (~torch.isnan(x)).to(x.dtype)
+
     def initial_state(self, batch: int) -> EncoderState:
         if not len(self.gaps):
             return ()

@@ -27,7 +27,7 @@ class Text(Field):
     class Spec(Input):
         """Options of kind `text`."""
 
-        roles: ClassVar[tuple[Role, ...]] = ("step",)
+        roles: ClassVar[tuple[Role, ...]] = ("step", "apart")
         size: Positive | None = None
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:

@@ -7,6 +7,7 @@ is `Acausal` and has only ``unroll``, so that its type says that it cannot strea
 from __future__ import annotations
 
 from segue.layers.acausal import Bidirectional, Chain
+from segue.layers.beside import Beside
 from segue.layers.causal import Dropout, DropoutState, Residual, Stack, TimeDistributed
 from segue.layers.compiled import Compiled
 from segue.layers.decay import Decay
@@ -27,6 +28,7 @@ from segue.layers.time import (
 
 __all__ = [
     "Acausal",
+    "Beside",
     "Bidirectional",
     "Chain",
     "Compiled",

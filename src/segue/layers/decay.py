@@ -31,6 +31,8 @@ class Decay(Cell):
         SpecError: another layer.
     """
 
+    reads = "elapsed"
+
     def __init__(self, body: LawCell | LinearCell) -> None:
         super().__init__()
         if not isinstance(body, LawCell | LinearCell):

@@ -7,7 +7,7 @@ from segue.tasks.forecast import Forecast, Future
 from segue.tasks.next_element import NextElement
 from segue.tasks.regress import Regress
 from segue.tasks.tag import Tag
-from segue.tasks.task import Metrics, Task
+from segue.tasks.task import Metrics, Task, Whole
 
 TASKS: dict[str, type[Task]] = {
     "forecast": Forecast,
@@ -18,4 +18,4 @@ TASKS: dict[str, type[Task]] = {
 }
 """Every task by its name in the declaration."""
 
-__all__ = ["TASKS", "Forecast", "Future", "Metrics", "Task"]
+__all__ = ["TASKS", "Forecast", "Future", "Metrics", "Task", "Whole"]

@@ -65,6 +65,7 @@ class Forecast(Task):
     """
 
     every = True
+    reads_series = True
     main = "mase"
     several = True
 
@@ -162,7 +163,7 @@ class Forecast(Task):
     def head(self, features: int) -> NoReturn:
         raise AssertionError("a forecast has a Forecaster instead of a head")
 
-    def losses(self, output: Tensor, target: Future) -> Tensor:  # type: ignore[override]
+    def losses(self, output: Tensor, target: Future) -> Tensor:
         unit = target.level if self.unit == "level" else target.spread
         error = (target.values[..., None] - output) / unit[..., None, None]
         error = error[~target.values.isnan()].float()
@@ -171,7 +172,7 @@ class Forecast(Task):
         levels = torch.tensor(self.quantiles)
         return 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
 
-    def metrics(self, output: Tensor, target: Future) -> Metrics:  # type: ignore[override]
+    def metrics(self, output: Tensor, target: Future) -> Metrics:
         scores = _means(_sums(output[..., self.middle], target))
         if len(self.quantiles) > 1:
             seen = ~target.values.isnan()

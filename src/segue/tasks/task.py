@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import polars as pl
 import torch
@@ -14,16 +14,32 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segue.fields import Field
+from segue.ragged import Ragged
 from segue.schema import Output
 from segue.sequences import Part, Sequences
 
 Metrics = dict[str, float]
 
 
+class Whole(NamedTuple):
+    """The targets of whole sequences whose steps all have an output.
+
+    Attributes:
+        labels: the codes of each of P targets.
+        steps: how many rows of the outputs belong to each, int64 ``[P]``.
+    """
+
+    labels: Ragged
+    steps: Tensor
+
+
 class Task(ABC):
     """One declared output over one or many columns.
 
     Attributes:
+        whole: whether the target belongs to the whole sequence though there is an output at every
+            step; such sequences are never cut (see `Whole`).
+        reads_series: whether the past of the target columns is read as numbers beside the features.
         every: whether there is a prediction at every step, or one at the end of each sequence.
         looks_ahead: whether the target of a step is taken from the step after it.
         main: the metric that stands for the score, and `lower_is_better` which way it goes.
@@ -35,6 +51,8 @@ class Task(ABC):
     lower_is_better: ClassVar[bool] = True
     looks_ahead: ClassVar[bool] = False
     several: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
+    reads_series: ClassVar[bool] = False
     every: bool
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Output) -> None:
@@ -46,8 +64,9 @@ class Task(ABC):
         """Learn classes or scales from the training part."""
 
     @abstractmethod
-    def encode(self, sequences: Sequences) -> Tensor:
-        """Targets: ``[N, ...]`` if `every`, else ``[B, ...]``; NaN or -1 where there is none.
+    def encode(self, sequences: Sequences) -> Any:
+        """Targets: ``[N, ...]`` if `every`, else ``[B, ...]``; NaN or -1 where there is none. Of
+        `whole` sequences a `Ragged` of B targets.
 
         Raises:
             DataError: a target that cannot be one.
@@ -58,11 +77,11 @@ class Task(ABC):
         """The module from features ``[M, F]`` to outputs ``[M, ...]``."""
 
     @abstractmethod
-    def losses(self, output: Tensor, target: Tensor) -> Tensor:
+    def losses(self, output: Tensor, target: Any) -> Tensor:
         """The loss of each observed target, ``[observed]``."""
 
     @abstractmethod
-    def metrics(self, output: Tensor, target: Tensor) -> Metrics:
+    def metrics(self, output: Tensor, target: Any) -> Metrics:
         """Scores of `output` against `target`, in the user's units."""
 
     @abstractmethod
@@ -72,6 +91,15 @@ class Task(ABC):
     @abstractmethod
     def decode(self, output: Tensor) -> pl.DataFrame:
         """Predictions in the user's terms, a row per row of `output`."""
+
+    def decode_whole(self, output: Tensor, steps: Tensor) -> pl.DataFrame:
+        """Predictions of whole sequences in the user's terms, a row for each of P.
+
+        Args:
+            output: at all steps, ``[M, ...]``.
+            steps: how many rows of it belong to each sequence, int64 ``[P]``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has an answer at every step")
 
     def answers(self, output: NDArray[Any]) -> dict[str, list[Any]]:
         """What `decode` says, as lists of plain values; a live step takes this way."""
