@@ -36,7 +36,7 @@ def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
         DataError: the data lack what the model reads.
     """
     sequences = trained.sequences(source)
-    if trained.forecasts:
+    if trained.horizon:
         return _future(trained, sequences, ahead)
     store = trained.store(sequences, targets=False)
     rows = np.arange(sequences.count)
@@ -68,10 +68,16 @@ def _future(trained: Trained, sequences: Sequences, ahead: Any) -> pl.DataFrame:
         raise DataError(sequences.origin, expected, got, "remove it")
     horizon, key = trained.horizon, trained.declaration.data.key
     times = trained.clock.after(sequences.times[sequences.offsets[1:] - 1], horizon)
-    store = trained.store(_with_future(trained, sequences, times, ahead), targets=False)
+    longer = sequences
+    if trained.forecasts:
+        longer = _with_future(trained, sequences, times, ahead)
+    store = trained.store(longer, targets=False)
     rows = np.arange(sequences.count)
     outputs = trained.outputs(store, rows, sequences.lengths - 1, sequences.lengths)
-    columns = [sequences.keys[np.repeat(rows, horizon)].alias(key)] if key else []
+    if key or sequences.count > 1:
+        columns = [sequences.keys[np.repeat(rows, horizon)].alias(key or "row")]
+    else:
+        columns = []
     columns.append(trained.clock.values(times.reshape(-1)))
     answers = [task.decode(outputs[name]) for name, task in trained.tasks.items()]
     return pl.concat([pl.DataFrame(columns), *answers], how="horizontal")

@@ -7,6 +7,7 @@ filled as a matrix of its own, since an orthogonal ``[G H, R]`` is not made of o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -87,9 +88,12 @@ INITS: dict[str, Callable[[], Init]] = {
 
 
 def find(init: Init | str) -> Init:
-    """An Init, also by its name."""
+    """An Init, also by its name, or as the text ``chrono(max_steps)`` with a number."""
     if isinstance(init, Init):
         return init
+    longest = re.fullmatch(r"chrono\((\d+)\)", init)
+    if longest:
+        return chrono(int(longest[1]))
     if init not in INITS:
         fix = "give one of these names, or an Init such as chrono(max_steps)"
         raise SpecError("init", " | ".join(INITS), init, fix)

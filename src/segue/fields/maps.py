@@ -123,7 +123,7 @@ def patched(pictures: Tensor, patch: int) -> Tensor:
     split = [size for extent in extents for size in (extent // patch, patch)]
     places = range(2, 2 + len(split))
     x = pictures.reshape(count, channels, *split).permute(0, 1, *places[1::2], *places[::2])
-    return x.reshape(count, -1, *split[::2])
+    return x.reshape(count, channels * patch ** len(extents), *split[::2])
 
 
 def unpatched(maps: Tensor, patch: int) -> Tensor:
@@ -134,4 +134,5 @@ def unpatched(maps: Tensor, patch: int) -> Tensor:
     d = len(sizes)
     x = maps.reshape(count, channels // patch**d, *[patch] * d, *sizes)
     order = [axis for k in range(d) for axis in (2 + d + k, 2 + k)]
-    return x.permute(0, 1, *order).reshape(count, -1, *(size * patch for size in sizes))
+    extents = (size * patch for size in sizes)
+    return x.permute(0, 1, *order).reshape(count, channels // patch**d, *extents)

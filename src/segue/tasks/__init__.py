@@ -5,6 +5,7 @@ from __future__ import annotations
 from segue.tasks.classify import Classify
 from segue.tasks.forecast import Forecast, Future
 from segue.tasks.next_element import NextElement
+from segue.tasks.next_frame import NextFrame
 from segue.tasks.regress import Regress
 from segue.tasks.tag import Tag
 from segue.tasks.task import Metrics, Task, Whole
@@ -15,7 +16,8 @@ TASKS: dict[str, type[Task]] = {
     "regress": Regress,
     "tag": Tag,
     "next": NextElement,
+    "next_frame": NextFrame,
 }
 """Every task by its name in the declaration."""
 
-__all__ = ["TASKS", "Forecast", "Future", "Metrics", "Task", "Whole"]
+__all__ = ["TASKS", "Forecast", "Future", "Metrics", "NextFrame", "Task", "Whole"]
