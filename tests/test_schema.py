@@ -82,6 +82,10 @@ FULL = {
         "layers": 2,
         "bidirectional": True,
         "residual": True,
+        "norm": True,
+        "decay": True,
+        "join": "gated",
+        "input_dropout": 0.2,
         "dropout": 0.25,
         "dropout_per": "sequence",
         "recurrent_dropout": 0.3,
@@ -307,11 +311,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": "text", "role": "static"}}),
-        f"declaration: inputs.x.role: expected step for kind text, got 'static'; {FIX}",
+        f"declaration: inputs.x.role: expected step or apart for kind text, got 'static'; {FIX}",
     ),
     (
         plain(inputs={"x": {"kind": "number", "role": "steps"}}),
-        "declaration: inputs.x.role: expected 'step', 'static' or 'known', got 'steps'; "
+        "declaration: inputs.x.role: expected 'step', 'static', 'known' or 'apart', got 'steps'; "
         "did you mean 'step'?",
     ),
     (
