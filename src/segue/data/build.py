@@ -99,8 +99,8 @@ def tasks_of(declaration: Declaration, columns: Iterable[str], origin: str) -> d
         _refuse_many(task.several, own, f"outputs.{name}.task", f"one column for task {spec.task}")
         tasks[name] = task(name, own, spec)
     horizons = {
-        (spec.task, tasks[name].horizon) if hasattr(tasks[name], "horizon") else None
-        for name, spec in declaration.outputs.items()
+        (spec.task, getattr(spec, "horizon", None)) if hasattr(spec, "horizon") else None
+        for spec in declaration.outputs.values()
     }
     if len(horizons) > 1:
         got = ", ".join(f"{name} ({spec.task})" for name, spec in declaration.outputs.items())

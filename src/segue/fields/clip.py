@@ -75,6 +75,7 @@ class Clip:
         """
         if number < self._next or number - self._next > 64:
             self._go_before(number)
+        frame: VideoFrame
         for frame in self._frames:
             self._next += 1
             if self._next > number:

@@ -18,7 +18,14 @@ from segue.fields.field import Encoder, Field
 from segue.fields.many_hot import Identity
 from segue.fields.maps import Convolutions, Maps, check_patch
 from segue.fields.number import scale_of
-from segue.fields.picture import Bytes, Colors, Frame, picture_of, read_picture
+from segue.fields.picture import (
+    Bytes,
+    Colors,
+    Frame,
+    is_in_bytes,
+    picture_of,
+    read_picture,
+)
 from segue.schema import Input, Positive
 
 Cell = str | bytes | NDArray[Any]
@@ -108,7 +115,7 @@ class Pictures(Field):
             DataError: it has another.
         """
         if self.shape == (0, 0, 0):
-            self.shape = picture.shape  # type: ignore[assignment]
+            self.shape = picture.shape
             if self.maps:
                 check_patch(f"inputs.{self.name}", self.shape, self.patch)
         if picture.shape != self.shape:
@@ -131,6 +138,25 @@ class Pictures(Field):
         channels, height, width = fitted["shape"]
         self.shape = int(channels), int(height), int(width)
         self.shift, self.scale = float(fitted["shift"]), float(fitted["scale"])
+
+    def example(self, index: int) -> Any:
+        return np.full(self.width, round(255 * self.shift)).tolist()
+
+    @property
+    def width(self) -> int:
+        """F, the bytes of a raw step."""
+        return int(np.prod(self.shape))
+
+    def as_is(self, value: Any) -> Bytes | None:
+        """A raw step that comes live, F numbers in the form in which the network reads a picture,
+        channels first; None where `value` is something else.
+
+        A list of numbers is what sequences are made of, so that what was read can be sent again.
+        """
+        step = np.asarray(value) if isinstance(value, list | tuple | np.ndarray) else np.zeros(0)
+        if step.shape != (self.width,) or step.dtype.kind not in "ui" or not is_in_bytes(step):
+            return None
+        return step.astype(np.uint8)
 
     def describe(self) -> str:
         channels, height, width = self.shape
@@ -184,12 +210,12 @@ class Image(Pictures):
                 pictures = [rows for picture in pictures for rows in picture.transpose(1, 0, 2)]
             found += pictures
             lengths[row] = len(pictures)
-        return self._flat(cells.name, found), lengths
+        return flat(cells.name, found, self.width), lengths
 
-    def _flat(self, name: str, pictures: list[Bytes]) -> pl.Series:
-        width = self.shape[0] * self.shape[2] * (1 if self.by_row else self.shape[1])
-        flat = np.stack(pictures).reshape(-1, width) if pictures else np.zeros((0, width), np.uint8)
-        return pl.Series(name, flat, dtype=pl.Array(pl.UInt8, width))
+    @property
+    def width(self) -> int:
+        channels, height, width = self.shape
+        return channels * width * (1 if self.by_row else height)
 
     def _picture(self, cell: Cell | None, where: str) -> Bytes:
         if cell is None or isinstance(cell, str) and not cell:
@@ -220,23 +246,31 @@ class Image(Pictures):
         places = (f"{where}, row {row + 1}" for row in range(len(series)))
         cells = (cell[0] for cell in _cells(series, origin))
         found = [self._picture(cell, place) for cell, place in zip(cells, places, strict=True)]
-        return self._flat(series.name, found)
+        return flat(series.name, found, self.width)
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
-        where = f"{origin}: {name!r}"
+        return flat(
+            name, [self._step(value, f"{origin}: {name!r}") for value in values], self.width
+        )
+
+    def _step(self, value: Any, where: str) -> Bytes:
+        """A step that comes live."""
+        step = self.as_is(value)
+        if step is not None:
+            return step
         if not self.by_row:
-            return self._flat(name, [self._picture(value, where) for value in values])
-        width, rows = self.shape[0] * self.shape[2], []
-        for value in values:
-            row = np.asarray(value).reshape(-1)
-            if row.dtype.kind not in "uif" or len(row) != width:
-                fix = "send one row of the picture, its channels one after another"
-                raise DataError(where, f"{width} numbers from 0 to 255", repr(value), fix)
-            rows.append(row.astype(np.uint8).reshape(self.shape[0], self.shape[2]))
-        return self._flat(name, rows)
+            return self._picture(value, where)
+        fix = "send one row, one color after another"
+        raise DataError(where, f"{self.width} numbers from 0 to 255", repr(value), fix)
 
     def encoder(self) -> Encoder:
         return Identity(self.shape[0] * self.shape[2]) if self.by_row else super().encoder()
+
+
+def flat(name: str, pictures: list[Bytes], width: int) -> pl.Series:
+    """Pictures, or parts of some, as a raw column of `width` bytes each."""
+    found = np.array(pictures, np.uint8).reshape(len(pictures), width)
+    return pl.Series(name, found, dtype=pl.Array(pl.UInt8, width))
 
 
 def _cells(series: pl.Series, origin: str) -> Iterator[list[Any]]:

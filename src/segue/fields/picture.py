@@ -137,6 +137,11 @@ def need_pillow(where: str) -> None:
         raise DataError(where, "the package pillow, which reads pictures", "none", fix) from None
 
 
+def is_in_bytes(places: NDArray[Any]) -> bool:
+    """Whether all numbers are from 0 to 255."""
+    return bool((places >= 0).all() and (places <= 255).all())
+
+
 def picture_of(values: Any, frame: Frame, where: str) -> Bytes:
     """A picture that is at hand, numbers from 0 to 255 ``[H, W]`` or ``[H, W, C]``, in its form.
 
@@ -153,14 +158,16 @@ def picture_of(values: Any, frame: Frame, where: str) -> Bytes:
     if not right or not places.size or places.dtype.kind not in "uifb":
         got = f"{list(places.shape)} of {places.dtype}"
         raise DataError(where, expected, got, fix)
-    if not (places.min() >= 0 and places.max() <= 255):
+    if not is_in_bytes(places):
         got = f"numbers from {places.min():g} to {places.max():g}"
         raise DataError(where, expected, got, "bring them to 0 to 255")
     places = places.astype(np.uint8)
     is_as_wanted = (1 if places.ndim == 2 else places.shape[2]) == frame.channels
     if is_as_wanted and frame.crop is None and frame.size is None:
-        return places.reshape(1, *places.shape[:2]) if frame.channels == 1 else places.transpose(
-            2, 0, 1
+        return (
+            places.reshape(1, *places.shape[:2])
+            if frame.channels == 1
+            else places.transpose(2, 0, 1)
         )
     need_pillow(where)
     from PIL.Image import fromarray

@@ -92,10 +92,11 @@ class Vector(Field):
             shift, scale = found.mean, found.deviation
         elif self._scale == "minmax":
             shift, scale = found.least, found.most - found.least
-        there = np.broadcast_to(found.count > 0, self.size)
-        self.shift = np.where(there, shift, 0.0)
-        scales = [scale_of(*pair) for pair in zip(np.broadcast_to(scale, self.size), self.shift)]
-        self.scale = np.where(there, scales, 1.0)
+        there = found.count > 0
+        shift, scale = np.where(there, shift, 0.0), np.where(there, scale, 1.0)
+        self.shift = np.broadcast_to(shift, self.size).copy()
+        scale = np.broadcast_to(scale, self.size)
+        self.scale = np.array([scale_of(*pair) for pair in zip(scale, self.shift, strict=True)])
 
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
         encoded = np.empty((frame.height, self.size), np.float32)
@@ -142,6 +143,9 @@ class Vector(Field):
         self.shift, self.scale = np.array(fitted["shift"], float), np.array(fitted["scale"], float)
         self.gaps, self.unit = np.array(fitted["gaps"], bool), float(fitted["unit"])
         self.size = len(self.shift)
+
+    def example(self, index: int) -> Any:
+        return [float(f"{value:.4g}") for value in self.shift]
 
     def describe(self) -> str:
         if self.maps is not None:
@@ -192,8 +196,9 @@ class _Moments:
         one._squares = spread * one.count
         there = self.count > 0
         if there.any():
-            one.least, one.most = self.least[there].min(keepdims=True), self.most[there].max(
-                keepdims=True
+            one.least, one.most = (
+                self.least[there].min(keepdims=True),
+                self.most[there].max(keepdims=True),
             )
         return one
 

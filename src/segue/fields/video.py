@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from segue.errors import DataError
 from segue.fields.clip import Clip, need_av
-from segue.fields.image import Picture, Pictures, nested
+from segue.fields.image import Picture, Pictures, flat, nested
 from segue.fields.picture import Bytes, need_pillow, picture_of
 from segue.schema import AboveZero, Count, Role
 
@@ -47,7 +46,7 @@ class Video(Pictures):
             stream: which video stream of a file, from 0.
         """
 
-        roles: ClassVar[tuple[Role, ...]] = ("step",)
+        roles: ClassVar[tuple[Role, ...]] = ("step", "apart")
         rate: AboveZero | None = None
         stream: Count = 0
 
@@ -82,7 +81,7 @@ class Video(Pictures):
             lengths[row] = len(own)
         if is_path:
             return pl.Series(cells.name, found, dtype=pl.String), lengths
-        return self._flat(cells.name, found), lengths
+        return flat(cells.name, found, self.width), lengths
 
     def _references(self, cell: str | None, where: str) -> list[str]:
         if not cell:
@@ -113,11 +112,6 @@ class Video(Pictures):
         numbers = nested(picture) if isinstance(picture, pl.Series) else picture
         return self._hold(picture_of(numbers, self.frame, where), where)
 
-    def _flat(self, name: str, pictures: list[Bytes]) -> pl.Series:
-        width = int(np.prod(self.shape))
-        flat = np.stack(pictures).reshape(-1, width) if pictures else np.zeros((0, width), np.uint8)
-        return pl.Series(name, flat, dtype=pl.Array(pl.UInt8, width))
-
     def open(self, path: str, where: str) -> Clip:
         """A file of this input.
 
@@ -140,14 +134,18 @@ class Video(Pictures):
             return Frames(self, series, origin)  # type: ignore[return-value]
         if series.dtype != pl.Array:
             where = f"{origin}: column {series.name!r}"
-            series = self._flat(series.name, [self._shown(cell, where) for cell in series])
+            series = flat(series.name, [self._shown(cell, where) for cell in series], self.width)
         return torch.from_numpy(np.array(series.to_numpy())).view(-1, *self.shape)
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         where = f"{origin}: {name!r}"
         if all(isinstance(value, str) for value in values):
             return pl.Series(name, values, dtype=pl.String)
-        return self._flat(name, [self._shown(value, where) for value in values])
+        found = []
+        for value in values:
+            step = self.as_is(value)
+            found.append(self._shown(value, where) if step is None else step)
+        return flat(name, found, self.width)
 
 
 class Frames:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segue.errors import SpecError
 from segue.fields import Field
 from segue.fields.image import Pictures
-from segue.fields.maps import Maps, patched, unpatched
+from segue.fields.maps import Maps, unpatched
 from segue.fields.vector import Vector
 from segue.layers.frames import FrameDecoder
 from segue.schema import Output, Positive
@@ -29,8 +29,8 @@ AT_ONCE = 2**24
 class NextFrame(Task):
     """From a frame t, the frames t+1 .. t+S of the same input, which keeps its maps.
 
-    The head is a `segue.layers.frames.FrameDecoder`; the loss of a frame is the squared error in units of
-    the standard deviation (or what else the input is scaled by), averaged over its places.
+    The head is a `segue.layers.frames.FrameDecoder`; the loss of a frame is the squared error in
+    units of the standard deviation (or what else the input is scaled by), averaged over its places.
 
     Metrics, over all frames foretold: ``mse`` and ``mae`` per place, where bytes count from 0 to 1;
     ``psnr``, the mean over the frames of 10 log10(range^2 / mse of the frame) in decibels; and
@@ -41,6 +41,7 @@ class NextFrame(Task):
     rows.
     """
 
+    title = "Foretelling {horizon} frames of {name}"
     every = True
     main = "mse"
 
@@ -124,17 +125,16 @@ class NextFrame(Task):
     def encode(self, sequences: Sequences) -> NoReturn:
         raise AssertionError("frames to come are gathered per batch; see Store.targets_at")
 
-    def learns_from(
-        self, read: NDArray[np.int64], left: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
+    def learns_from(self, read: NDArray[np.int64], left: NDArray[np.int64]) -> NDArray[np.bool_]:
         """The frames that are learnt from.
 
         Args:
             read: how many were read when each has been.
             left: how many there are after each.
         """
-        chosen: NDArray[np.bool_] = (read >= self.after) & (left >= self.horizon)
-        return chosen & ((read - self.after) % self.stride == 0)
+        places = (read - self.after) % self.stride == 0
+        chosen: NDArray[np.bool_] = (read >= self.after) & (left >= self.horizon) & places
+        return chosen
 
     def future(self, frames: Tensor, there: NDArray[np.bool_]) -> Tensor:
         """Encoded frames ``[M, S, ...]`` as targets, scaled: NaN where there are none."""
@@ -153,7 +153,7 @@ class NextFrame(Task):
     def metrics(self, output: Tensor, target: Tensor) -> Metrics:
         sums = torch.zeros(5, dtype=torch.float64)
         some = max(1, AT_ONCE // max(1, output[:1].numel()))
-        for one, other in zip(output.split(some), target.split(some), strict=True):
+        for one, other in zip(torch.split(output, some), torch.split(target, some), strict=True):
             sums += self._sums(one, other)
         return self._means(sums)
 
@@ -170,7 +170,8 @@ class NextFrame(Task):
 
     @staticmethod
     def _means(sums: Tensor) -> Metrics:
-        return dict(zip(("mse", "mae", "psnr", "ssim"), (sums[:-1] / sums[-1]).tolist()))
+        names = ("mse", "mae", "psnr", "ssim")
+        return dict(zip(names, (sums[:-1] / sums[-1]).tolist(), strict=True))
 
     def _told(self, frames: Tensor) -> Tensor:
         """Scaled frames in the user's units, within the range."""
