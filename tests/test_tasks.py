@@ -14,7 +14,7 @@ from catalogue_data import LENGTHS, TASK_ROWS, TaskRow, futures, sequences
 
 from segue.errors import DataError, SpecError
 from segue.sequences import Part, Sequences
-from segue.tasks import TASKS, Future, Task
+from segue.tasks import TASKS, Future, NextFrame, Task
 from segue.tasks.classes import class_scores, majority_scores
 from segue.tasks.forecast import Forecast, naive_forecasts
 
@@ -30,6 +30,16 @@ def part_of(known: Sequences) -> Part:
 def task_of(kind: str, columns: tuple[str, ...] = ("y",), **options: Any) -> Any:
     spec = TASKS[kind].Spec.model_validate({"task": kind, **options})
     return TASKS[kind]("y", columns, spec)
+
+
+def windows_of(raw: pl.Series, known: Sequences, task: NextFrame) -> list[list[Any]]:
+    """Every step that has a whole horizon after it, and its horizon."""
+    values = raw.to_list()
+    return [
+        values[origin : origin + 1 + task.horizon]
+        for start, stop in zip(known.offsets[:-1], known.offsets[1:], strict=True)
+        for origin in range(start, stop - task.horizon)
+    ]
 
 
 def static(values: Any, *, keyed: bool = True) -> Sequences:
@@ -116,6 +126,11 @@ def test_answers_are_of_the_type_and_the_values_of_the_targets(row: TaskRow) -> 
         if isinstance(task, Forecast):
             values = targets.values[:, row.columns.index(column)].flatten().numpy()
             raw = pl.Series(values).fill_nan(None)
+        elif isinstance(task, NextFrame):
+            ahead = [
+                s[1 + k] for s in windows_of(raw, row.train, task) for k in range(task.horizon)
+            ]
+            raw = pl.Series(ahead, dtype=raw.dtype)
         elif row.task == "next":
             seen = targets[:, 0].isfinite() if task.many else targets >= 0
             raw = raw.gather((np.flatnonzero(seen.numpy()) + 1).tolist())
@@ -150,7 +165,14 @@ def test_a_missing_target_counts_nowhere(row: TaskRow) -> None:
 @every_row
 def test_heads_give_what_losses_take(row: TaskRow) -> None:
     task = row.fitted()
-    if not isinstance(task, Forecast):
+    if isinstance(task, NextFrame):
+        targets, maps = row.targets(task), task.field.encoder()
+        head = task.head(6)
+        hidden = torch.randn(len(targets), 6, *maps.size)
+        output = head(hidden, torch.randn(len(targets), maps.features, *maps.size))
+        assert output.shape == targets.shape
+        assert task.losses(output, targets).isfinite().all()
+    elif not isinstance(task, Forecast):
         targets = row.targets(task)
         output = task.head(6)(torch.randn(len(targets), 6))
         assert output.shape == row.right(task, targets).shape

@@ -74,10 +74,9 @@ def _future(trained: Trained, sequences: Sequences, ahead: Any) -> pl.DataFrame:
     store = trained.store(longer, targets=False)
     rows = np.arange(sequences.count)
     outputs = trained.outputs(store, rows, sequences.lengths - 1, sequences.lengths)
-    if key or sequences.count > 1:
-        columns = [sequences.keys[np.repeat(rows, horizon)].alias(key or "row")]
-    else:
-        columns = []
+    columns = [sequences.keys[np.repeat(rows, horizon)].alias(key)] if key else []
+    if not (key or trained.forecasts):
+        columns = [pl.Series("row", np.repeat(rows, horizon))]
     columns.append(trained.clock.values(times.reshape(-1)))
     answers = [task.decode(outputs[name]) for name, task in trained.tasks.items()]
     return pl.concat([pl.DataFrame(columns), *answers], how="horizontal")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segue.errors import SpecError
 from segue.fields.field import Encoder, EncoderState, Reading
+from segue.layers import Linear
 from segue.layers.compiled import NoForm
 from segue.ops.program import Slot
 from segue.ragged import Ragged
@@ -90,16 +91,35 @@ class Convolutions(PictureEncoder):
         self.features = features
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise((channels, *self.WIDTHS)):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU()]
+            layers += [_Halving(inputs, outputs), nn.ReLU()]
             height, width = -(-height // 2), -(-width // 2)
         grid = min(height, self.GRID), min(width, self.GRID)
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(grid), nn.Flatten())
-        self.out = nn.Linear(self.WIDTHS[-1] * grid[0] * grid[1], features)
+        self.out = Linear(self.WIDTHS[-1] * grid[0] * grid[1], features)
 
     def unroll(
         self, x: Ragged, times: Tensor, elapsed: Tensor, state: EncoderState
     ) -> tuple[Tensor, EncoderState]:
         return self.out(self.layers(self.scaled(x.values))), state
+
+
+class _Halving(nn.Module):
+    """A convolution with a kernel of 3 x 3 and a stride of 2, zeros around the picture: a linear map
+    of its patches, whose sums do not depend on what else is in the batch.
+
+    ``[N, I, H, W] -> [N, O, H / 2, W / 2]``, halves rounded up.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.map = Linear(9 * inputs, outputs)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        height, width = (-(-extent // 2) for extent in pictures.shape[2:])
+        patches = nn.functional.unfold(pictures, 3, padding=1, stride=2).transpose(1, 2)
+        places: Tensor = self.map(patches.reshape(-1, patches.shape[2]))
+        return places.view(len(pictures), height, width, self.outputs).permute(0, 3, 1, 2)
 
 
 def check_patch(where: str, shape: Sequence[int], patch: int) -> None:

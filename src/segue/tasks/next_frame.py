@@ -215,11 +215,10 @@ class NextFrame(Task):
         return frames[:, :, 0] if frames.shape[2] == 1 else frames.movedim(2, -1)
 
     def fitted(self) -> dict[str, Any]:
-        mean = [float(f"{value:.6g}") for value in self.mean.reshape(-1).tolist()]
-        return {"mean": mean, "shape": list(self.mean.shape), "range": [self.low, self.high]}
+        return {"mean": self.mean.tolist(), "range": [self.low, self.high]}
 
     def restore(self, fitted: dict[str, Any]) -> None:
-        self.mean = torch.tensor(fitted["mean"]).view(fitted["shape"])
+        self.mean = torch.tensor(fitted["mean"])
         self.low, self.high = fitted["range"]
 
 
