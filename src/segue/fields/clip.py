@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,14 +121,14 @@ class Clip:
         """Frames from here on, or from a time stamp on."""
         import av
 
-        last = time.monotonic()
+        last = monotonic()
         try:
             for packet in self._container.demux(self._shown):
                 for frame in packet.decode():
-                    last = time.monotonic()
+                    last = monotonic()
                     if since is None or frame.pts is None or frame.pts >= since:
                         yield frame
-                if time.monotonic() - last > PATIENCE:
+                if monotonic() - last > PATIENCE:
                     got = f"none for {PATIENCE:g} seconds"
                     raise _damaged(self._where, "a further frame", got)
         except av.FFmpegError as error:

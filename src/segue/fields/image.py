@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -94,19 +95,21 @@ class Pictures(Field):
 
     def fit(self, frame: pl.DataFrame) -> None:
         chosen = np.unique(np.linspace(0, frame.height - 1, self.LOOKED_AT).astype(np.int64))
-        counts = np.zeros(256, np.int64)
+        places, counts = self.places(frame[chosen], "training rows"), np.zeros(256, np.int64)
         for low in range(0, len(chosen), 16):
-            encoded = self._looked_at(frame[chosen[low : low + 16]])
-            counts += np.bincount(encoded.reshape(-1), minlength=256)
+            some = places[torch.arange(low, min(low + 16, len(chosen)))]
+            counts += np.bincount(some.numpy().reshape(-1), minlength=256)
         levels, shares = np.arange(256) / 255, counts / max(1, counts.sum())
         self.shift = float(levels @ shares)
         spread = float(np.sqrt((levels - self.shift) ** 2 @ shares))
         self.scale = scale_of(spread, self.shift)
 
-    def _looked_at(self, frame: pl.DataFrame) -> NDArray[np.uint8]:
-        """Some training rows as bytes."""
-        encoded = self.encode(frame, "training rows")
-        return encoded[torch.arange(len(encoded))].numpy()
+    @abstractmethod
+    def places(self, frame: pl.DataFrame, origin: str) -> Tensor:
+        """Raw steps as bytes, ``[N, ...]``."""
+
+    def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
+        return self.places(frame, origin)
 
     def _hold(self, picture: Bytes, where: str) -> Bytes:
         """The picture, if it has the shape of the first one.
@@ -225,20 +228,15 @@ class Image(Pictures):
             return self._hold(read_picture(cell, self.folder, self.frame, where), where)
         return self._hold(picture_of(cell, self.frame, where), where)
 
-    def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
+    def places(self, frame: pl.DataFrame, origin: str) -> Tensor:
         series = frame[self.columns[0]]
-        if series.dtype != pl.Array:
-            series = self._raw(series, origin)
-        places = np.array(series.to_numpy())
-        if not self.by_row:
-            return torch.from_numpy(places.reshape(-1, *self.shape))
-        scaled = (places / np.float32(255) - np.float32(self.shift)) / np.float32(self.scale)
-        return torch.from_numpy(scaled)
+        raw = series if series.dtype == pl.Array else self._raw(series, origin)
+        places = torch.from_numpy(np.array(raw.to_numpy()))
+        return places if self.by_row else places.view(-1, *self.shape)
 
-    def _looked_at(self, frame: pl.DataFrame) -> NDArray[np.uint8]:
-        series = frame[self.columns[0]]
-        raw = series if series.dtype == pl.Array else self._raw(series, "training rows")
-        return raw.to_numpy()
+    def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
+        places = self.places(frame, origin)
+        return (places / 255 - self.shift) / self.scale if self.by_row else places
 
     def _raw(self, series: pl.Series, origin: str) -> pl.Series:
         """The pictures of a column whose cells each hold one, as flat bytes."""

@@ -104,8 +104,8 @@ class Convolutions(PictureEncoder):
 
 
 class _Halving(nn.Module):
-    """A convolution with a kernel of 3 x 3 and a stride of 2, zeros around the picture: a linear map
-    of its patches, whose sums do not depend on what else is in the batch.
+    """A convolution with a kernel of 3 x 3 and a stride of 2, zeros around the picture, as a linear
+    map of its patches, whose sums do not depend on what else is in the batch.
 
     ``[N, I, H, W] -> [N, O, H / 2, W / 2]``, halves rounded up.
     """

@@ -128,7 +128,7 @@ class Video(Pictures):
         shown = clip.frame(number).to_ndarray(format="rgb24")
         return self._hold(self.frame.of(fromarray(shown), where), where)
 
-    def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
+    def places(self, frame: pl.DataFrame, origin: str) -> Tensor:
         series = frame[self.columns[0]]
         if series.dtype in (pl.String, pl.Null):
             return Frames(self, series, origin)  # type: ignore[return-value]
@@ -200,9 +200,9 @@ class Frames:
             where = f"{self._origin}: {self._names[file]}"
             found = self._field.picture(self._clip(file, where), number, where)
             self._kept[file, number] = found
-            while len(self._kept) * found.nbytes > KEPT:
-                self._kept.popitem(last=False)
         self._kept.move_to_end((file, number))
+        while len(self._kept) * found.nbytes > KEPT:
+            self._kept.popitem(last=False)
         return found
 
     def _clip(self, file: int, where: str) -> Clip:
