@@ -48,7 +48,7 @@ def video(folder: Path, **options: Any) -> Video:
 
 
 def drawn(path: Path, frames: int = 12, *, keys: int = 5, **options: Any) -> None:
-    """A clip whose frame number n is all of brightness 10 n (up to 25); a key frame after every `keys`."""
+    """A clip whose frame n is all of brightness 10 n, to frame 25; a key frame every `keys`."""
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
