@@ -54,6 +54,8 @@ FULL = {
         "key": "no",
         "time": "2026",
         "sort": True,
+        "events": {"name": "what", "value": "how much"},
+        "clocks": "apart",
         "split": {"by": "time", "train": 0.6, "valid": 24, "test": 0},
         "lines": False,
         "separator": ";",
@@ -190,8 +192,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(data={"rows": "steps", "xyz": 1}),
-        "declaration: data.xyz: expected one of rows, key, time, sort, split, lines, separator, "
-        "header, columns, encoding, missing, text_columns, got 'xyz'; "
+        "declaration: data.xyz: expected one of rows, key, time, sort, events, clocks, split, "
+        "lines, separator, header, columns, encoding, missing, text_columns, got 'xyz'; "
         "remove it or use one of these",
     ),
     (
