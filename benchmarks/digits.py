@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+import segue
+
 TRAIN = 6400
 """Digits that train, of 8,000 in an order drawn once: those first in the file are easier."""
 
@@ -36,3 +38,14 @@ def table(cells: Pictures) -> tuple[pl.DataFrame, pl.DataFrame]:
     column = pl.Series("picture", cells).cast(dtype)
     frame = pl.DataFrame([column, pl.Series("digit", digits()[1])])
     return frame[:TRAIN], frame[TRAIN:]
+
+
+def result(run: segue.Run, test: pl.DataFrame, seed: int) -> dict[str, Any]:
+    """The line of a run that says which digit it is."""
+    score = run.evaluate(test).scores["digit"]
+    naive = {answer: metrics["accuracy"] for answer, metrics in score.baselines.items()}
+    said = run.declaration.to_dict()
+    settings = {"model": said["model"], "training": said["training"]}
+    return line.result(
+        run, value=score.metrics["accuracy"], naive=naive, seed=seed, settings=settings
+    )

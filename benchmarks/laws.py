@@ -43,7 +43,7 @@ LAWS: dict[str, dict[str, Any]] = {
     "elman": {"cell": "elman"},
     "elman, relu, identity": {"cell": {"elman": {"activation": "relu", "init": "identity"}}},
     "lstm": {"cell": "lstm"},
-    "lstm, chrono": {"cell": {"lstm": {"init": "chrono"}}},
+    "lstm, chrono": {"cell": {"lstm": {"init": "chrono(1000)"}}},
     "gru": {"cell": "gru"},
     "min_gru": {"cell": "min_gru", "layers": 2},
     "min_lstm": {"cell": "min_lstm", "layers": 2},

@@ -16,13 +16,7 @@ def once(seed: int) -> dict[str, Any]:
     """Train and score with one seed."""
     train, test = digits.table(digits.digits()[0])
     run = segue.fit(SPEC, train, training={"seed": seed})
-    score = run.evaluate(test).scores["digit"]
-    naive = {answer: metrics["accuracy"] for answer, metrics in score.baselines.items()}
-    said = run.declaration.to_dict()
-    settings = {"model": said["model"], "training": said["training"]}
-    return line.result(
-        run, value=score.metrics["accuracy"], naive=naive, seed=seed, settings=settings
-    )
+    return digits.result(run, test, seed)
 
 
 if __name__ == "__main__":

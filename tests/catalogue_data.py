@@ -287,6 +287,16 @@ def frames(task: NextFrame, known: Sequences) -> Tensor:
     return task.future(encoded[torch.from_numpy(np.array(ahead))], there)
 
 
+def windows_of(raw: pl.Series, known: Sequences, task: NextFrame) -> list[list[Any]]:
+    """Every step that has a whole horizon after it, and its horizon."""
+    values = raw.to_list()
+    return [
+        values[origin : origin + 1 + task.horizon]
+        for start, stop in zip(known.offsets[:-1], known.offsets[1:], strict=True)
+        for origin in range(start, stop - task.horizon)
+    ]
+
+
 def _one_hot(size: int, codes: Tensor) -> Tensor:
     return 1e3 * torch.nn.functional.one_hot(codes.clamp(min=0), size).float()
 

@@ -341,6 +341,14 @@ def pictures() -> pl.DataFrame:
     )
 
 
+def videos() -> pl.DataFrame:
+    """Videos at hand of unequal length."""
+    rng = np.random.default_rng(8)
+    clips = [rng.integers(0, 256, (steps, 5, 6)).tolist() for steps in (8, 5, 10)]
+    dtype = pl.List(pl.List(pl.List(pl.UInt8)))
+    return pl.DataFrame({"x": pl.Series(clips, dtype=dtype), "kind": ["up", "down", "up"]})
+
+
 DRIFT = {"x": {"kind": "vector", "maps": [1, 4, 6], "patch": 2}}
 STILL = {"still": {"kind": "image", "colors": "gray", "role": "static", "features": 5}}
 AHEAD = {"task": "next_frame", "horizon": HORIZON, "after": 2}
@@ -350,6 +358,10 @@ KINDS |= {
     "classify-vectors": (
         _spec(EXAMPLES, {"x": {"kind": "vector"}, **STILL}, {"kind": CLASSES}),
         pictures,
+    ),
+    "classify-video": (
+        _spec(EXAMPLES, {"x": {"kind": "video", "size": 4, "features": 3}}, {"kind": CLASSES}),
+        videos,
     ),
 }
 
@@ -409,7 +421,7 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return JOINS
     if kind in ("next-frame", "classify-maps"):
         return MAPS
-    if kind == "classify-vectors":
+    if kind in ("classify-vectors", "classify-video"):
         return {"plain": {}}
     if kind == "regress-every":
         return {**MODELS, **BACKWARD, **LAYERS}

@@ -293,8 +293,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": "numbr"}}),
-        "declaration: inputs.x.kind: expected one of number, timestamp, text, many_hot, category, "
-        "got 'numbr'; did you mean 'number'?",
+        "declaration: inputs.x.kind: expected one of number, timestamp, image, video, text, vector, "
+        "many_hot, category, got 'numbr'; did you mean 'number'?",
     ),
     (
         plain(inputs={"x": "number"}),
@@ -303,8 +303,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": ["number"]}}),
-        "declaration: inputs.x.kind: expected one of number, timestamp, text, many_hot, category, "
-        "got ['number']; did you mean 'number'?",
+        "declaration: inputs.x.kind: expected one of number, timestamp, image, video, text, vector, "
+        "many_hot, category, got ['number']; did you mean 'number'?",
     ),
     (
         plain(inputs={"x": {"kind": "number", "scael": "none"}}),

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_data import LENGTHS, TASK_ROWS, TaskRow, futures, sequences
+from catalogue_data import LENGTHS, TASK_ROWS, TaskRow, futures, sequences, windows_of
 
 from segue.errors import DataError, SpecError
 from segue.sequences import Part, Sequences
@@ -30,16 +30,6 @@ def part_of(known: Sequences) -> Part:
 def task_of(kind: str, columns: tuple[str, ...] = ("y",), **options: Any) -> Any:
     spec = TASKS[kind].Spec.model_validate({"task": kind, **options})
     return TASKS[kind]("y", columns, spec)
-
-
-def windows_of(raw: pl.Series, known: Sequences, task: NextFrame) -> list[list[Any]]:
-    """Every step that has a whole horizon after it, and its horizon."""
-    values = raw.to_list()
-    return [
-        values[origin : origin + 1 + task.horizon]
-        for start, stop in zip(known.offsets[:-1], known.offsets[1:], strict=True)
-        for origin in range(start, stop - task.horizon)
-    ]
 
 
 def static(values: Any, *, keyed: bool = True) -> Sequences:

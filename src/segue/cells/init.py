@@ -88,15 +88,15 @@ INITS: dict[str, Callable[[], Init]] = {
 
 
 def find(init: Init | str) -> Init:
-    """An Init, also by its name, or as the text ``chrono(max_steps)`` with a number."""
+    """An Init, also by its name, ``chrono`` with the longest lag, such as ``chrono(784)``."""
     if isinstance(init, Init):
         return init
-    longest = re.fullmatch(r"chrono\((\d+)\)", init)
-    if longest:
-        return chrono(int(longest[1]))
+    lag = re.fullmatch(r"chrono\((\d+)\)", init)
+    if lag:
+        return chrono(int(lag[1]))
     if init not in INITS:
         fix = "give one of these names, or an Init such as chrono(max_steps)"
-        raise SpecError("init", " | ".join(INITS), init, fix)
+        raise SpecError("init", " | ".join([*INITS, "chrono(max_steps)"]), init, fix)
     return INITS[init]()
 
 

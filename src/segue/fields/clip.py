@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segue.errors import DataError
+from segue.fields.extras import package
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -119,8 +120,7 @@ class Clip:
 
     def _decoded(self, since: int | None = None) -> Iterator[Any]:
         """Frames from here on, or from a time stamp on."""
-        import av
-
+        av = package("av", "video", self._where)
         last = monotonic()
         try:
             for packet in self._container.demux(self._shown):
@@ -154,8 +154,7 @@ def sound(path: Path, where: str, stream: int = 0) -> tuple[int, Iterator[NDArra
 
 
 def _samples(container: InputContainer, heard: Any, where: str) -> Iterator[NDArray[np.float32]]:
-    import av
-
+    av = package("av", "video", where)
     resampler = av.AudioResampler(format="fltp", layout=heard.layout, rate=heard.rate)
     try:
         with container:
@@ -169,15 +168,13 @@ def _samples(container: InputContainer, heard: Any, where: str) -> Iterator[NDAr
 
 
 def _opened(path: Path, where: str) -> InputContainer:
-    need_av(where)
-    import av
-
+    av = package("av", "video", where)
     if not path.is_file():
         got = "something else" if path.exists() else "no such file"
         fix = "check the path, which is relative to the table, or declare `on_error: skip`"
         raise DataError(where, "a file", got, fix)
     try:
-        container = av.open(str(path), options=LOCAL, timeout=PATIENCE)
+        container: InputContainer = av.open(str(path), options=LOCAL, timeout=PATIENCE)
     except (av.FFmpegError, OSError) as error:
         got = f"none ({error.strerror})"
         fix = "copy or convert it again, or declare `on_error: skip`"
@@ -198,16 +195,3 @@ def _stream(container: InputContainer, kind: str, number: int, where: str) -> An
 
 def _damaged(where: str, expected: str, got: str) -> DataError:
     return DataError(where, expected, got, "copy the file again, or declare `on_error: skip`")
-
-
-def need_av(where: str) -> None:
-    """Says how to install PyAV where it is absent.
-
-    Raises:
-        DataError: it is.
-    """
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        fix = "pip install 'segue[video]'"
-        raise DataError(where, "the package av, which reads videos", "none", fix) from None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segue.errors import DataError
+from segue.fields.extras import package
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,10 +53,8 @@ class Frame:
         Raises:
             DataError: it is smaller than what is to be cut out.
         """
-        from PIL.Image import Resampling
-
         if picture.mode.startswith("I"):  # 16 bits a place
-            picture = _eight_bits(picture)
+            picture = _eight_bits(picture, where)
         picture = picture.convert("L" if self.colors == "gray" else "RGB")
         if self.crop is not None:
             height, width = self.crop
@@ -67,15 +66,30 @@ class Frame:
             picture = picture.crop((left, top, left + width, top + height))
         if self.size is not None:
             height, width = self.size
-            picture = picture.resize((width, height), Resampling.BILINEAR)
+            bilinear = pillow("Image", where).Resampling.BILINEAR
+            picture = picture.resize((width, height), bilinear)
         places = np.asarray(picture, np.uint8)
         return places[None] if places.ndim == 2 else np.ascontiguousarray(places.transpose(2, 0, 1))
 
 
-def _eight_bits(picture: Image) -> Image:
-    from PIL.Image import fromarray
+def _eight_bits(picture: Image, where: str) -> Image:
+    places = np.asarray(picture, np.int64).clip(0, 65_535) // 257
+    return drawn(places.astype(np.uint8), where)
 
-    return fromarray((np.asarray(picture, np.int64).clip(0, 65_535) // 257).astype(np.uint8))
+
+def drawn(places: Bytes, where: str) -> Image:
+    """Bytes ``[H, W]`` or ``[H, W, 3]`` as a picture of pillow."""
+    picture: Image = pillow("Image", where).fromarray(places)
+    return picture
+
+
+def pillow(module: str, where: str) -> Any:
+    """A module of pillow.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    return package(f"PIL.{module}", "video", where)
 
 
 def read_picture(source: str | bytes, folder: Path, frame: Frame, origin: str) -> Bytes:
@@ -87,21 +101,19 @@ def read_picture(source: str | bytes, folder: Path, frame: Frame, origin: str) -
     Raises:
         DataError: no such file, no PNG or JPEG, damaged, or more than `MOST` places.
     """
-    need_pillow(origin)
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
+    image, turned = pillow("Image", origin), pillow("ImageOps", origin).exif_transpose
     where = f"{origin}: {source}" if isinstance(source, str) else origin
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", image.DecompressionBombWarning)
             file = folder / source if isinstance(source, str) else io.BytesIO(source)
-            with Image.open(file, formats=("PNG", "JPEG")) as picture:
+            with image.open(file, formats=("PNG", "JPEG")) as picture:
                 if picture.width * picture.height > MOST:
                     raise _bomb(where, f"{picture.width} x {picture.height}")
-                return frame.of(ImageOps.exif_transpose(picture), where)
-    except Image.DecompressionBombError:
+                return frame.of(turned(picture), where)
+    except image.DecompressionBombError:
         raise _bomb(where, "one of far more") from None
-    except UnidentifiedImageError:
+    except image.UnidentifiedImageError:
         fix = "save the picture in one of these formats, or declare `on_error: skip`"
         raise DataError(where, "a PNG or a JPEG", "another format", fix) from None
     except DataError:
@@ -122,19 +134,6 @@ def _unreadable(where: str, error: Exception) -> DataError:
         return DataError(where, "a readable file", os.strerror(error.errno), fix)
     got = f"a damaged one ({str(error).splitlines()[0]})"
     return DataError(where, "a whole picture", got, "copy it again, or declare `on_error: skip`")
-
-
-def need_pillow(where: str) -> None:
-    """Says how to install pillow where it is absent.
-
-    Raises:
-        DataError: it is.
-    """
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        fix = "pip install 'segue[video]'"
-        raise DataError(where, "the package pillow, which reads pictures", "none", fix) from None
 
 
 def is_in_bytes(places: NDArray[Any]) -> bool:
@@ -169,7 +168,5 @@ def picture_of(values: Any, frame: Frame, where: str) -> Bytes:
             if frame.channels == 1
             else places.transpose(2, 0, 1)
         )
-    need_pillow(where)
-    from PIL.Image import fromarray
-
-    return frame.of(fromarray(places[..., 0] if places.shape[2:] == (1,) else places), where)
+    flat = places[..., 0] if places.shape[2:] == (1,) else places
+    return frame.of(drawn(flat, where), where)

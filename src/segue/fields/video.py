@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.errors import DataError
-from segue.fields.clip import Clip, need_av
+from segue.fields.clip import Clip
 from segue.fields.image import Picture, Pictures, flat, nested
-from segue.fields.picture import Bytes, need_pillow, picture_of
+from segue.fields.picture import Bytes, drawn, picture_of
 from segue.schema import AboveZero, Count, Role
 
 OPEN = 4
@@ -118,15 +118,12 @@ class Video(Pictures):
         Raises:
             DataError: no such file, no video, or damaged.
         """
-        need_pillow(where)
         return Clip(self.folder / path, self.stream, where)
 
     def picture(self, clip: Clip, number: int, where: str) -> Bytes:
         """A frame in the form in which the network reads it, ``[C, H, W]``."""
-        from PIL.Image import fromarray
-
-        shown = clip.frame(number).to_ndarray(format="rgb24")
-        return self._hold(self.frame.of(fromarray(shown), where), where)
+        shown: Bytes = clip.frame(number).to_ndarray(format="rgb24")  # type: ignore[assignment]
+        return self._hold(self.frame.of(drawn(shown, where), where), where)
 
     def places(self, frame: pl.DataFrame, origin: str) -> Tensor:
         series = frame[self.columns[0]]
@@ -161,7 +158,6 @@ class Frames:
     """
 
     def __init__(self, field: Video, references: pl.Series, origin: str) -> None:
-        need_av(origin)
         form = r"^(.+)#(\d+)$"
         paths = references.cast(pl.String).str.extract(form, 1)
         if paths.null_count():
