@@ -174,6 +174,13 @@ def test_numbers_are_scaled_by_the_training_rows() -> None:
     assert encoded(fitted("number", train, scale="none"), other)[:, 0].tolist() == [0.0, 100.0]
 
 
+def test_scaled_values_are_cut_at_the_clip() -> None:
+    field = fitted("number", [0.0, 2.0], clip=3)
+    encoded = field.encode(pl.DataFrame({"x": [-9.0, 1.5, None, 4.5]}), "rows")
+    assert encoded[:, 0].nan_to_num(7.0).tolist() == [-3, 0.5, 7, 3]
+    assert field.plain([(-9.0,), (1.5,)]).tolist() == [[-3], [0.5]]  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("scale", ["standard", "minmax"])
 @pytest.mark.parametrize("value", [0.1, 0.0, -1e9, 1e-300])
 def test_a_constant_column_becomes_zero(scale: str, value: float) -> None:

@@ -7,6 +7,7 @@ from segue.fields.field import Encoder, EncoderState, Field
 from segue.fields.image import Image
 from segue.fields.many_hot import ManyHot
 from segue.fields.number import Number
+from segue.fields.samples import Samples
 from segue.fields.text import Text
 from segue.fields.timestamp import Timestamp
 from segue.fields.vector import Vector
@@ -21,6 +22,7 @@ KINDS: dict[str, type[Field]] = {
     "vector": Vector,
     "many_hot": ManyHot,
     "category": Category,
+    "samples": Samples,
 }
 """Every kind by its name in the declaration, in the order in which inference tries them."""
 

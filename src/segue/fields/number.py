@@ -25,7 +25,7 @@ from segue.fields.field import (
 )
 from segue.ops.program import NOWHERE, Slot
 from segue.ragged import Ragged
-from segue.schema import Input
+from segue.schema import AboveZero, Input
 
 
 class Number(Field):
@@ -40,13 +40,20 @@ class Number(Field):
     several = True
 
     class Spec(Input):
-        """Options of kind `number`."""
+        """Options of kind `number`.
+
+        Attributes:
+            scale: what shift and scale are.
+            clip: scaled values further from 0 are cut there, so that outliers do no harm.
+        """
 
         scale: Literal["standard", "minmax", "none"] = "standard"
+        clip: AboveZero | None = None
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
         super().__init__(name, columns, spec)
         self._scale = spec.scale
+        self._clip = np.inf if spec.clip is None else spec.clip
         self.shift: NDArray[np.float64] = np.zeros(len(columns))
         self.scale: NDArray[np.float64] = np.ones(len(columns))
         self.gaps: NDArray[np.bool_] = np.zeros(len(columns), bool)
@@ -76,12 +83,16 @@ class Number(Field):
         encoded = np.empty((frame.height, len(self.columns)), np.float32)
         for index, column in enumerate(self.columns):
             for some, values in _blocks(frame[column], origin):
-                encoded[some, index] = (values - self.shift[index]) / self.scale[index]
+                scaled = (values - self.shift[index]) / self.scale[index]
+                encoded[some, index] = scaled.clip(-self._clip, self._clip)
         return torch.from_numpy(encoded)
 
     def plain(self, rows: Sequence[Values]) -> NDArray[Any] | None:
         values = plain_numbers(rows)
-        return None if values is None else ((values - self.shift) / self.scale).astype(np.float32)
+        if values is None:
+            return None
+        scaled = (values - self.shift) / self.scale
+        return scaled.clip(-self._clip, self._clip).astype(np.float32)
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         return raw_column(name, values, pl.Float64, "a number", origin)
