@@ -54,6 +54,10 @@ ROWS = (
     Row("jsb_chorales", "jsb_chorales.py --seeds 3", "LSTM 8.45 (published)"),
     Row("surnames", "surnames.py --seeds 3", ""),
     Row("adding", "adding.py --seeds 3", "", 4),
+    Row("mnist_rows", "mnist_rows.py --seeds 3", ""),
+    Row("mnist_pixels", "mnist_pixels.py --seeds 1", ""),
+    Row("moving_digits", "moving_digits.py --seeds 1", ""),
+    Row("video_clips", "video_clips.py --seeds 1", ""),
 )
 
 
