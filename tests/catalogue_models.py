@@ -88,6 +88,11 @@ class Row:
         return "recordings" in self.name
 
     @property
+    def foretells(self) -> bool:
+        """Whether `predict` answers once a sequence, with what comes after its last step."""
+        return self.forecasts or self.name.startswith("next-frame")
+
+    @property
     def key(self) -> str | None:
         """The key column; None where rows are examples or there is but one sequence."""
         key: str | None = self.spec["data"].get("key")
@@ -445,6 +450,7 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
     ),
 }
 
+CLASSES = {"task": "classify"}
 APART = {"x": {"kind": "number"}, "note": {"kind": "text", "role": "apart"}}
 BOTH_APART = {**APART, "x": {"kind": "number", "role": "apart"}}
 DRIFTING = {"[xz]": {"kind": "number", "limit": 3.0, "differences": True}, **CLOCK}
@@ -488,6 +494,49 @@ KINDS |= {
     ),
 }
 
+
+@cache
+def pictures() -> pl.DataFrame:
+    """Clips of 4 x 6 places that drift, their labels, and a picture beside each."""
+    rng = np.random.default_rng(7)
+    clips = [
+        (100 + 50 * np.sin(np.arange(24)[None] / 3 + np.arange(steps)[:, None] + place)).tolist()
+        for place, steps in enumerate((9, 6, 11))
+    ]
+    stills = rng.integers(0, 256, (3, 8, 8)).tolist()
+    return pl.DataFrame(
+        {
+            "x": pl.Series(clips, dtype=pl.List(pl.List(pl.Float64))),
+            "still": pl.Series(stills, dtype=pl.List(pl.List(pl.UInt8))),
+            "kind": ["up", "down", "up"],
+        }
+    )
+
+
+def videos() -> pl.DataFrame:
+    """Videos at hand of unequal length."""
+    rng = np.random.default_rng(8)
+    clips = [rng.integers(0, 256, (steps, 5, 6)).tolist() for steps in (8, 5, 10)]
+    dtype = pl.List(pl.List(pl.List(pl.UInt8)))
+    return pl.DataFrame({"x": pl.Series(clips, dtype=dtype), "kind": ["up", "down", "up"]})
+
+
+DRIFT = {"x": {"kind": "vector", "maps": [1, 4, 6], "patch": 2}}
+STILL = {"still": {"kind": "image", "colors": "gray", "role": "static", "features": 5}}
+AHEAD = {"task": "next_frame", "horizon": HORIZON, "after": 2}
+KINDS |= {
+    "next-frame": (_spec(EXAMPLES, DRIFT, {"x": AHEAD}), pictures),
+    "classify-maps": (_spec(EXAMPLES, {**DRIFT, **STILL}, {"kind": CLASSES}), pictures),
+    "classify-vectors": (
+        _spec(EXAMPLES, {"x": {"kind": "vector"}, **STILL}, {"kind": CLASSES}),
+        pictures,
+    ),
+    "classify-video": (
+        _spec(EXAMPLES, {"x": {"kind": "video", "size": 4, "features": 3}}, {"kind": CLASSES}),
+        videos,
+    ),
+}
+
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {},
     "deep": {"cell": "gru", "layers": 2, "residual": True, "dropout": 0.3},
@@ -520,6 +569,10 @@ JOINS = {
     "gated": {"join": "gated", "input_dropout": 0.4},
     "attention": {"join": "attention"},
 }
+MAPS = {
+    "conv-lstm": {"cell": {"conv_lstm": {"kernel": 3}}, "hidden": 3},
+    "conv-gru": {"layers": [{"conv_gru": {"hidden": 3}}, "conv_rnn"], "dropout": 0.2},
+}
 BACKWARD = {"bidirectional": {"bidirectional": True, "layers": 2, "dropout": 0.3}}
 
 
@@ -540,7 +593,9 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return JOINS
     if kind in ("translate", "summarise"):
         return {"plain": {}, **BACKWARD}
-    if kind == "tag-samples":
+    if kind in ("next-frame", "classify-maps"):
+        return MAPS
+    if kind in ("tag-samples", "classify-vectors", "classify-video"):
         return {"plain": {}}
     if kind == "regress-every":
         return {**MODELS, **BACKWARD, **LAYERS}

@@ -25,6 +25,7 @@ from segue.ops.program import NOWHERE, Program, Slot
 from segue.ragged import Ragged
 from segue.schema import Declaration, Model
 from segue.tasks import Forecast, Task
+from segue.tasks.next_frame import FrameHead
 
 
 class NetworkState(NamedTuple):
@@ -162,7 +163,8 @@ class Network(nn.Module):
         """About how many numbers a step of one sequence makes; for bounds on memory."""
         body = 0 if self.body is None else 8 * self.body.outputs * self._pixels
         forecasts = (self._forecaster(n).numbers_per_step * c for n, c in self._series.items())
-        return 64 + body + sum(forecasts)
+        heads = (getattr(head, "numbers_per_step", 0) for head in self.heads.children())
+        return 64 + body + sum(forecasts) + sum(heads)
 
     def initial_state(self, batch: int) -> NetworkState:
         """The state of `batch` sequences before their first step."""
@@ -225,6 +227,10 @@ class Network(nn.Module):
                 if isinstance(head, Cell):
                     found, heads[name] = unroll(head, _read(head, read, batch, name), heads[name])
                     outputs[name] = found.values[batch.at]
+                elif isinstance(head, FrameHead):
+                    now = batch.inputs[head.reads_input][batch.at]
+                    frame = self._encode_alone(head.reads_input, now)
+                    outputs[name] = head(read.values[batch.at], frame)
                 else:
                     outputs[name] = head(read.values[batch.at] if every else pooled)
         return outputs, NetworkState(clock, encoded, body, pool, forecasters, heads)
