@@ -50,6 +50,7 @@ ORDER = (
     {"model"},
     {"inference"},
     {"trained"},
+    {"conformal"},
     {"defaults", "checkpoint"},
     {"records"},
     {"train", "stream", "evaluate", "predict", "infer"},

@@ -14,25 +14,34 @@ from segue import ops
 from segue.cells import GRU, LSTM, Elman
 from segue.forecaster import Forecaster, ForecasterState
 from segue.ragged import Ragged
+from segue.tasks import Forecast
 
 K, L, S, Q, F, E, H = 3, 7, 2, 3, 2, 4, 5
 """Segment, look-back, horizon, quantiles, features, features known ahead, hidden units."""
 
 LENGTHS = [13, 5, 20, 2]
+TYPICAL = [[0.5, 0.2], [3.0, 40.0]]
+"""Relative and least spread of the columns a and b."""
+NOTHING = [[0.0, 0.0], [0.0, 0.0]]
+"""Nothing is known of other series, so a young one goes by its own values alone."""
+
 CELLS = {"elman": Elman, "lstm": LSTM, "gru": GRU}
 
 
-def made(cell: str = "lstm", *, gaps: bool = True, ahead: int = E) -> Forecaster:
+def made(
+    cell: str = "lstm", *, gaps: bool = True, ahead: int = E, usual: Any = TYPICAL, **options: Any
+) -> Forecaster:
     torch.manual_seed(0)
+    task = Forecast("y", ("a", "b"), Forecast.Spec(task="forecast", horizon=S, season=3))
+    task.gaps, task.typical = gaps, usual
     forecaster = Forecaster(
         CELLS[cell](Forecaster.inputs(K, F, gaps), H),
+        task,
         features=F,
         ahead=ahead,
-        horizon=S,
-        outputs=Q,
         segment=K,
         lookback=L,
-        gaps=gaps,
+        **options,
     )
     with torch.no_grad():
         # What starts at 0 would hide mistakes.
@@ -80,7 +89,7 @@ def by_the_equation(
         name: value.double().numpy() for name, value in forecaster.state_dict().items()
     }
     chains = [np.zeros(H) for _ in range(K)]
-    ring, flags, gap = np.zeros(L), np.zeros(K), np.inf
+    ring, flags, gap, age = np.zeros(L), np.zeros(K), np.inf, 0
     found = []
     for t, value in enumerate(x):
         seen = not np.isnan(value)
@@ -88,8 +97,11 @@ def by_the_equation(
             ring[:] = value
         ring = np.append(ring[1:], value if seen else ring[-1])
         flags, gap = np.append(flags[1:], seen), 0 if seen else gap + 1
-        a = ring[-1]
-        s = np.abs(ring - ring.mean()).mean() + 1e-3 * np.abs(ring).mean() + 1e-6
+        age += seen or age > 0
+        a, level = ring[-1], np.abs(ring).mean()
+        usual = max(TYPICAL[0][0] * level, TYPICAL[1][0])
+        s = np.abs(ring - ring.mean()).mean() + (1 - min(age, L) / L) * usual
+        s += 1e-3 * level + 1e-6
         z = (ring - a) / s
         u = [*z[-K:], (a - ring[-K - 1]) / s, *features[t].double().numpy()]
         if forecaster.gaps:
@@ -98,7 +110,11 @@ def by_the_equation(
         before = weights["cell.w_hh"] @ chains[t % K]
         h = np.tanh(weights["cell.w_xh"] @ np.array(u) + before + weights["cell.b_h"])
         chains[t % K] = h
-        change = weights["head.weight"] @ h + weights["head.bias"] + weights["skip.weight"] @ z
+        change = (
+            weights["head.weight"] @ h
+            + weights["head.bias"]
+            + forecaster.skip.weight.detach().double().numpy() @ z
+        )
         change = change.reshape(S, Q)
         for step in range(S):
             e = ahead[t, step].double().numpy()
@@ -209,19 +225,22 @@ def test_no_steps_leave_the_state_as_it_was() -> None:
 # Units --------------------------------------------------------------------------------------------
 
 
-def test_a_forecast_moves_and_scales_with_its_series() -> None:
-    forecaster, values = made(gaps=False), some_values([15], missing=0.0)
+@pytest.mark.parametrize(("usual", "ahead", "first"), [(NOTHING, E, 0), (TYPICAL, 0, L - 1)])
+def test_a_forecast_moves_and_scales_with_its_series(usual: Any, ahead: int, first: int) -> None:
+    # What is usual counts for a young series alone; its hidden states remember it for longer.
+    forecaster = made(gaps=False, ahead=ahead, usual=usual)
+    values = some_values([15], missing=0.0)
     with torch.no_grad():
         forecaster.head.weight.zero_()
     found, _ = carried(forecaster, values)
     moved, _ = carried(forecaster, values.with_values(values.values * 8.0))
-    torch.testing.assert_close(moved, found * 8.0, rtol=1e-4, atol=0)
+    torch.testing.assert_close(moved[first:], found[first:] * 8.0, rtol=1e-4, atol=0)
 
 
 def test_a_constant_series_has_a_finite_forecast_near_it() -> None:
     for level in (0.0, 5.0):
         values = Ragged(torch.full((9, 1), level, dtype=torch.float64), torch.tensor([9]))
-        found, _ = carried(made(), values)
+        found, _ = carried(made(usual=NOTHING), values)
         assert bool(((found - level).abs() <= 0.1 * max(level, 1e-3)).all())
 
 

@@ -130,7 +130,9 @@ def store_of(frame: pl.DataFrame, lengths: tuple[int, ...], horizon: int = 2) ->
     fields["x"].fit(frame)
     task = forecast(columns, horizon)
     task.fit(known, fields)
-    return Store(known, fields, frozenset(), frozenset(), frozenset({"x"}), {"f": task}, targets=True)
+    return Store(
+        known, fields, frozenset(), frozenset(), frozenset({"x"}), {"f": task}, targets=True
+    )
 
 
 def pieces(row: list[int], start: list[int], length: list[int]) -> Pieces:

@@ -21,6 +21,7 @@ from segue import ops
 from segue.cells import LawCell
 from segue.checkpoint import BAD_BATCH
 from segue.clock import Clock
+from segue.conformal import calibrate, refuse_without
 from segue.data.build import build, fields_of, tasks_of
 from segue.data.order import draws
 from segue.data.read import Table
@@ -158,6 +159,7 @@ def fit(
             break
     network.load_state_dict(kept)
     network.eval()
+    calibrate(trained, course.store, parts["valid"])
     return trained
 
 
@@ -264,7 +266,9 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
         task.fit(known, fields)
     with _random_from(declaration.training.seed):
         network = Network(fields, tasks, declaration, clock.step)
-    return Trained(declaration, fields, tasks, network, clock), sequences, parts
+    trained = Trained(declaration, fields, tasks, network, clock)
+    refuse_without(parts["valid"], trained)
+    return trained, sequences, parts
 
 
 @contextmanager

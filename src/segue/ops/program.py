@@ -158,13 +158,20 @@ class Program:
     # Operations of a forecast
 
     def segments(
-        self, values: Slot, features: Slot, wanted: Slot, gaps: bool, states: Sequence[int]
+        self,
+        values: Slot,
+        features: Slot,
+        wanted: Slot,
+        gaps: bool,
+        states: Sequence[int],
+        typical: Sequence[Sequence[float]],
     ) -> Any:
         """All of a forecast that no weights take part in; see csrc/program.h, Segmented.
 
-        `states` are ring, seen, gap and taken of `segue.forecaster.ForecasterState`.
+        `states` are ring, seen, gap, age and taken of `segue.forecaster.ForecasterState`, `typical`
+        are r and m of each column.
         """
-        return self.native.segments(values, features, wanted, gaps, list(states))
+        return self.native.segments(values, features, wanted, gaps, list(states), typical)
 
     def tanh_of_sums(self, per_series: Slot, per_step: Slot) -> Slot:
         """tanh(a + b) of a ``[M, C, U]`` and b ``[M, S, U]``: ``[M, C, S, U]``."""
