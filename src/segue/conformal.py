@@ -30,7 +30,7 @@ from torch import Tensor
 from segue.data.store import Pieces, Store
 from segue.errors import SpecError
 from segue.sequences import Part
-from segue.tasks import Forecast
+from segue.tasks import Forecast, Future
 from segue.tasks.distributions import Quantiles
 from segue.trained import Trained
 
@@ -105,7 +105,9 @@ def _passes(
         begun = np.repeat(passed.start - np.cumsum(passed.length) + passed.length, passed.length)
         chosen = np.flatnonzero((steps + begun) % every == 0)
         targets = store.targets_at(pieces, chosen, limit[passed.spans], from_start=True)
-        yield targets[name].values, passed.outputs[name][chosen]  # type: ignore[union-attr]
+        target = targets[name]
+        assert isinstance(target, Future)
+        yield target.values, passed.outputs[name][chosen]
 
 
 def _kth(scores: Tensor, task: Forecast, *, nothing: float) -> Tensor:

@@ -108,7 +108,8 @@ class Forecaster(nn.Module):
         )
         sort = Decoder if decoder == "recurrent" else Known
         self.known = sort(cell.outputs, ahead, self.outputs, self.HIDDEN_AHEAD) if ahead else None
-        # What the fitted task says is saved with it.
+        # What the fitted task says is saved with the task.
+        self.typical: Tensor
         typical = torch.tensor(task.typical, dtype=torch.float64)
         self.register_buffer("typical", typical, persistent=False)
         with torch.no_grad():
@@ -297,6 +298,7 @@ class Seasonal(nn.Module):
         seasons = apart // season - block
         width = int(seasons.max()) + 1
         # The place 0 of each block stands for no weight.
+        self.place: Tensor
         place = torch.where(apart % season == 0, seasons, 0) + block * width
         self.register_buffer("place", place, persistent=False)
         self.shared = nn.Parameter(torch.zeros(outputs, int(block.max()) + 1, width - 1))

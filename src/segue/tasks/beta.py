@@ -61,7 +61,8 @@ def _fraction(a: Values, b: Values, x: Values) -> Values:
         going = ~(np.abs(change - 1) <= 4 * np.finfo(np.float64).eps)
         if not going.all():
             found[rows[~going]] = h[~going]
-            rows, a, b, x, c, d, h = (part[going] for part in (rows, a, b, x, c, d, h))
+            rows = rows[going]
+            a, b, x, c, d, h = (part[going] for part in (a, b, x, c, d, h))
         if not len(rows):
             break
     found[rows] = math.nan

@@ -43,7 +43,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def linked(self, change: Tensor, level: Tensor, scale: Tensor) -> Tensor:
-        """The P numbers ``[..., P]`` in the user's units, from c ``[..., P]`` and a, s ``[...]``."""
+        """P numbers in the user's units ``[..., P]``, from c ``[..., P]`` and a, s ``[...]``."""
 
     @abstractmethod
     def losses(self, output: Tensor, values: Tensor, unit: Tensor) -> Tensor:
@@ -123,7 +123,8 @@ class Gaussian(Distribution):
 
     def quantile(self, output: Tensor, levels: Tensor) -> Tensor:
         mean, spread = _parts(output)
-        return mean[..., None] + spread[..., None] * torch.special.ndtri(levels)
+        found: Tensor = mean[..., None] + spread[..., None] * torch.special.ndtri(levels)
+        return found
 
     def reached(self, output: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         mean, spread = _parts(output)
@@ -160,7 +161,7 @@ class StudentT(Distribution):
 
     def quantile(self, output: Tensor, levels: Tensor) -> Tensor:
         mean, spread, freedom = _parts(output)
-        shape = torch.broadcast_shapes((*mean.shape, 1), levels.shape)
+        shape = np.broadcast_shapes((*mean.shape, 1), levels.shape)
         wide, table = levels.expand(shape).numpy(), np.empty(shape)
         share = np.broadcast_to((1 / freedom).numpy()[..., None], shape)
         for level in np.unique(wide).tolist():
@@ -206,7 +207,7 @@ class NegativeBinomial(Distribution):
     def quantile(self, output: Tensor, levels: Tensor) -> Tensor:
         """The least count whose cumulative probability reaches the level; NaN where mu is."""
         mean, dispersion = _parts(output)
-        shape = torch.broadcast_shapes((*mean.shape, 1), levels.shape)
+        shape = np.broadcast_shapes((*mean.shape, 1), levels.shape)
         parts = (mean[..., None], dispersion[..., None], levels.double())
         wide = (part.expand(shape).numpy() for part in parts)
         return torch.from_numpy(_at_known(_negative_binomial_quantiles, *wide))

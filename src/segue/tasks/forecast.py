@@ -209,13 +209,13 @@ class Forecast(Task):
     def head(self, features: int) -> NoReturn:
         raise AssertionError("a forecast has a Forecaster instead of a head")
 
-    def losses(self, output: Tensor, target: Future) -> Tensor:  # type: ignore[override]
+    def losses(self, output: Tensor, target: Future) -> Tensor:
         unit = (target.level if self.unit == "level" else target.spread)[..., None]
         seen = ~target.values.isnan()
         own = unit.expand_as(target.values)[seen]
         return self.distribution.losses(output[seen], target.values[seen], own)
 
-    def metrics(self, output: Tensor, target: Future) -> Metrics:  # type: ignore[override]
+    def metrics(self, output: Tensor, target: Future) -> Metrics:
         found = self.values(output)
         scores = _means(_sums(found[..., self.middle], target))
         if self.has_band:
