@@ -251,7 +251,8 @@ class Forecaster(nn.Module):
         if not self.gaps:
             return torch.cat([recent[:, 1:], change, features[step]], dim=1)
         flags, gap = past.flags(step, column, k), past.gap(step, column)
-        waited = torch.where(gap.isinf(), 0.0, gap).log1p()[:, None].float()
+        # The bits of torch's log1p depend on how many elements there are.
+        waited = (1 + torch.where(gap.isinf(), 0.0, gap)).log()[:, None].float()
         return torch.cat([recent[:, 1:] * flags, change, features[step], flags, waited], dim=1)
 
     def _scaled(self, past: _Past, step: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 from segue.tasks.beta import regularised_beta
 
@@ -235,7 +235,8 @@ def _parts(numbers: Tensor) -> list[Tensor]:
 
 
 def _positive(part: Tensor) -> Tensor:
-    return softplus(part) + SMALLEST
+    """softplus, by a function of torch whose bits do not depend on how many elements there are."""
+    return SMALLEST - logsigmoid(-part)
 
 
 SHARES: NDArray[np.float64] = np.linspace(0, 0.5, 4097)
