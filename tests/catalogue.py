@@ -28,6 +28,7 @@ from segue.cells import (
     MinLSTM,
 )
 from segue.layers import (
+    Beside,
     Bidirectional,
     Chain,
     Decay,
@@ -116,6 +117,11 @@ def _with_flags(inputs: int, hidden: int) -> Stack:
     return Stack(TimeDistributed(Linear(inputs, 7)), GRUD(3, hidden))
 
 
+def _timed(inputs: int, hidden: int) -> Stack:
+    cells = Beside(Decay(GRU(inputs - 1, hidden)), reads=True), Beside(GRU(hidden, 3), reads=False)
+    return Stack(*cells)
+
+
 def _front_end(inputs: int, hidden: int) -> Stack:
     return Stack(CausalConv(inputs, 4, kernel=2), LSTM(4, hidden))
 
@@ -192,6 +198,8 @@ LAYERS = [
     _row("decay-min-gru", Decay, lambda i, h: Decay(MinGRU(i - 1, h)), CAUSAL, TORCH),
     _row("front-end", CausalConv, _front_end, CAUSAL, EXACT, TORCH),
     _row("stack", Stack, _stack, CAUSAL, EXACT, RANDOM),
+    _row("beside", Beside, lambda i, h: Beside(GRU(i - 1, h), reads=False), CAUSAL, EXACT, TORCH),
+    _row("beside-decay", Beside, _timed, CAUSAL, TORCH),
     _row("residual", Residual, lambda i, h: Residual(LSTM(i, i)), CAUSAL, EXACT),
     _row("dropout", Dropout, lambda i, h: Dropout(i, 0.3), CAUSAL, EXACT, RANDOM),
     _row("dropout-sequence", Dropout, _sequence_dropout, CAUSAL, EXACT, RANDOM),

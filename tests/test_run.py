@@ -138,7 +138,8 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     short = [one[:-1, 0] if len(one) > 1 else one[:, 0] for one in RAGGED]
     assert refused(segue.fit, RAGGED, short) == (
         "frame: row 1: expected 4 steps in 'y', as in 'x0', got 3; "
-        "give every per-step column of an example the same length"
+        "give every per-step column of an example the same length, "
+        "or declare one of the two as `role: apart`"
     )
     assert refused(segue.fit, X, [1.0] * 4 + [2]).startswith("x and y: expected one target per")
     assert refused(segue.fit, X[0, 0], FLOATS[:I, 0, 0]).startswith("frame: column 'x'")

@@ -54,6 +54,8 @@ FULL = {
         "key": "no",
         "time": "2026",
         "sort": True,
+        "events": {"name": "what", "value": "how much"},
+        "clocks": "apart",
         "split": {"by": "time", "train": 0.6, "valid": 24, "test": 0},
         "lines": False,
         "separator": ";",
@@ -82,6 +84,10 @@ FULL = {
         "layers": 2,
         "bidirectional": True,
         "residual": True,
+        "norm": True,
+        "decay": True,
+        "join": "gated",
+        "input_dropout": 0.2,
         "dropout": 0.25,
         "dropout_per": "sequence",
         "recurrent_dropout": 0.3,
@@ -186,8 +192,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(data={"rows": "steps", "xyz": 1}),
-        "declaration: data.xyz: expected one of rows, key, time, sort, split, lines, separator, "
-        "header, columns, encoding, missing, text_columns, got 'xyz'; "
+        "declaration: data.xyz: expected one of rows, key, time, sort, events, clocks, split, "
+        "lines, separator, header, columns, encoding, missing, text_columns, got 'xyz'; "
         "remove it or use one of these",
     ),
     (
@@ -307,11 +313,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": "text", "role": "static"}}),
-        f"declaration: inputs.x.role: expected step for kind text, got 'static'; {FIX}",
+        f"declaration: inputs.x.role: expected step or apart for kind text, got 'static'; {FIX}",
     ),
     (
         plain(inputs={"x": {"kind": "number", "role": "steps"}}),
-        "declaration: inputs.x.role: expected 'step', 'static' or 'known', got 'steps'; "
+        "declaration: inputs.x.role: expected 'step', 'static', 'known' or 'apart', got 'steps'; "
         "did you mean 'step'?",
     ),
     (

@@ -128,6 +128,18 @@ class Split(Strict):
         return self
 
 
+class Events(Strict):
+    """Rows that each say one value of one thing.
+
+    Attributes:
+        name: the column of what was observed; each thing becomes a column.
+        value: the column of its value.
+    """
+
+    name: StrictStr
+    value: StrictStr
+
+
 class Data(Strict):
     """How to read the data.
 
@@ -138,6 +150,10 @@ class Data(Strict):
         key: the column that says which sequence a row belongs to; none: all rows are one sequence.
         time: the column that orders the rows of a key.
         sort: sort rows by time within each key (otherwise unsorted rows are an error).
+        events: rows each say one value of one thing, which becomes a column; what was not said at a
+            time is not observed.
+        clocks: how the rows of several tables come together: in one order of time (``merge``), or
+            each with its own clock, as lists in one row per key (``apart``).
         lines: in text files each line is a sequence (otherwise a file is one).
         separator, header, columns, encoding, missing, text_columns: how to read delimited text; see
             `segue.data.read.ReadOptions`.
@@ -147,6 +163,8 @@ class Data(Strict):
     key: StrictStr | None = None
     time: StrictStr | None = None
     sort: StrictBool = False
+    events: Events | None = None
+    clocks: Literal["merge", "apart"] = "merge"
     split: Split = Split()
     lines: StrictBool = False
     separator: StrictStr | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,10 @@ class Trained:
 
     def read(self, source: Any) -> Table:
         """Read data as the declaration says."""
-        return source if isinstance(source, Table) else read(source, read_options(self.declaration))
+        if isinstance(source, Table):
+            return source
+        wanted = tuple(column for field in self.fields.values() for column in field.columns)
+        return read(source, replace(read_options(self.declaration), wanted=wanted))
 
     def sequences(self, source: Any) -> Sequences:
         """The raw sequences in `source`."""
@@ -211,6 +214,7 @@ def _order(places: list[NDArray[np.int64]]) -> Tensor:
 def read_options(declaration: Declaration) -> ReadOptions:
     """How the declaration says to read files; categories stay text, so that 007 keeps its zeros."""
     data = declaration.data
+    events = None if data.events is None else (data.events.name, data.events.value)
     categories = (name for name, spec in declaration.inputs.items() if spec.kind == "category")
     return ReadOptions(
         separator=data.separator,
@@ -220,4 +224,8 @@ def read_options(declaration: Declaration) -> ReadOptions:
         encoding=data.encoding,
         missing=data.missing,
         text_columns=(*data.text_columns, *categories),
+        key=data.key,
+        time=data.time,
+        clocks=data.clocks,
+        events=events,
     )

@@ -344,14 +344,14 @@ def _from_examples(
     flat = pl.DataFrame([values for values, _ in found])
     keys, times = _example_keys(frame, data.key, origin), None
     if data.time is not None:
-        times = _clock(flat[data.time], origin)
+        times = _clock(flat[data.time], origin) if found else _ends(frame[data.time], origin)
 
         def place(code: int, own: int) -> str:
             at = f"key {keys[code]!r}" if data.key else f"row {code + 1}"
             return f"{origin}: column {data.time!r}, {at}, step {own + 1}"
 
         codes = np.repeat(np.arange(len(lengths)), lengths)
-        order = _time_order(times, codes, flat[data.time], data.sort, place)
+        order = _time_order(times, codes, flat[data.time], data.sort, place) if found else None
         if order is not None:
             flat, times = flat[order], times[order]
     return Sequences(
@@ -387,12 +387,17 @@ def _unfolded(
         if roles[name] in ("step", "known")
         for column in field.columns
     }
-    timed = [declaration.data.time] if declaration.data.time else []
+    timed = [declaration.data.time] if declaration.data.time and (owner or steps) else []
     columns = dict.fromkeys([*owner, *steps, *timed])
     return [
         (owner[column].unfold if column in owner else unfolded)(frame[column], origin)
         for column in columns
     ]
+
+
+def _ends(cells: pl.Series, origin: str) -> NDArray[np.float64]:
+    """The last time of each example, all of whose inputs have clocks of their own."""
+    return _clock(cells.list.last() if isinstance(cells.dtype, pl.List) else cells, origin)
 
 
 def _without_rows(

@@ -6,7 +6,8 @@ import difflib
 import glob
 import gzip
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from segue.data.arrays import frame_of
 from segue.data.columns import Layout, Rows, fingerprint, layout_of, tidy, type_cells, type_dates
 from segue.data.formats import SUFFIXES, Format, Types
 from segue.data.piece import Hints, Piece, ReadOptions
+from segue.data.tables import pivoted, together
 from segue.errors import DataError
 
 __all__ = ["ReadOptions", "Table", "read"]
@@ -51,15 +53,22 @@ def read(source: Any, options: ReadOptions | None = None) -> Table:
         source: a path to a file (.csv .tsv .txt .jsonl .ndjson .json .ts .tsf, each also with .gz;
             .parquet .arrow .feather .ipc), a folder of files of one format, or a pattern such as
             ``logs/*.csv`` (several files are stacked, and a column ``file`` holds the stem of the
-            name); a frame or series of polars or pandas; an array or tensor ``[B, T, I]`` (columns
-            ``x0`` ..., or ``x`` when I = 1), ``[B, T]`` or ``[B]``; a list of ``[T_i, I]`` or
-            ``[T_i]``; a dict of such arrays or of lists; a list of records.
+            name); a dict of such sources by name, which are several tables of the same keys; a
+            frame or series of polars or pandas; an array or tensor ``[B, T, I]`` (columns ``x0``
+            ..., or ``x`` when I = 1), ``[B, T]`` or ``[B]``; a list of ``[T_i, I]`` or ``[T_i]``; a
+            dict of such arrays or of lists; a list of records.
         options: how to read text files.
 
     Raises:
         DataError: the data are not there, not readable or not usable.
     """
     options = options or ReadOptions()
+    return _wide(_read(source, options), options)
+
+
+def _read(source: Any, options: ReadOptions) -> Table:
+    if isinstance(source, Mapping) and source and all(map(_is_table, source.values())):
+        return _read_tables(source, options)
     if isinstance(source, str | Path):
         return _read_files(source, options)
     frame, origin = frame_of(source)
@@ -68,6 +77,32 @@ def read(source: Any, options: ReadOptions | None = None) -> Table:
         raise DataError(origin, "at least one row and one column", got, "give some data")
     rows = Rows((origin,), (frame.height,))
     return _finish(_type(frame, "dates", options, rows), origin, {}, rows)
+
+
+def _is_table(source: Any) -> bool:
+    return isinstance(source, str | Path | pl.DataFrame | Table)
+
+
+def _read_tables(sources: Mapping[str, Any], options: ReadOptions) -> Table:
+    """Several tables as one."""
+    tables = {
+        str(name): each if isinstance(each, Table) else _read(each, options)
+        for name, each in sources.items()
+    }
+    frames = {name: table.frame for name, table in tables.items()}
+    frame = together(frames, options.key, options.time, options.clocks)
+    first = next(iter(tables.values()))
+    origin = " + ".join(tables)
+    return Table(frame, layout_of(frame), origin, {}, fingerprint(frame), first.folder)
+
+
+def _wide(table: Table, options: ReadOptions) -> Table:
+    """Rows of events as a row per time."""
+    if options.events is None:
+        return table
+    framing = [column for column in (options.key, options.time) if column]
+    frame = pivoted(table.frame, framing, *options.events, options.wanted, table.origin)
+    return replace(table, frame=frame, layout="steps", fingerprint=fingerprint(frame))
 
 
 def _finish(

@@ -74,6 +74,9 @@ class Category(Field):
     def restore(self, fitted: dict[str, Any]) -> None:
         self.vocabularies = tuple(Vocabulary(names) for names in fitted["vocabularies"])
 
+    def example(self, index: int) -> str | None:
+        return next(iter(self.vocabularies[index].names), None)
+
     def describe(self) -> str:
         return f"{sum(len(vocabulary.names) for vocabulary in self.vocabularies)} values"
 

@@ -179,6 +179,10 @@ class Field(ABC):
     def restore(self, fitted: dict[str, Any]) -> None:
         """Take back what `fitted` gave."""
 
+    def example(self, index: int) -> Any:
+        """A value of one of the columns that a record may hold, to show; None for not observed."""
+        return None
+
     def describe(self) -> str:
         """One line on what was learnt, for the data check."""
         return ""
@@ -195,6 +199,8 @@ def unfolded(cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64
         text = cells.fill_null("")
         split = pl.when(text == "").then([]).otherwise(text.str.split(""))
         cells = pl.select(split.alias(cells.name)).to_series()
+    elif cells.dtype == pl.Null:
+        return cells.clear(), np.zeros(len(cells), np.int64)
     elif not isinstance(cells.dtype, pl.List):
         where = f"{origin}: column {cells.name!r}"
         expected = "a list or a text in every cell (rows are examples)"

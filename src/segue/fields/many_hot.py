@@ -67,6 +67,9 @@ class ManyHot(Field):
     def restore(self, fitted: dict[str, Any]) -> None:
         self.vocabulary = Vocabulary(fitted["elements"])
 
+    def example(self, index: int) -> list[str]:
+        return list(self.vocabulary.names[:3])
+
     def describe(self) -> str:
         return f"{len(self.vocabulary.names)} different elements"
 

@@ -101,6 +101,9 @@ class Number(Field):
         self.shift, self.scale = np.array(fitted["shift"], float), np.array(fitted["scale"], float)
         self.gaps, self.unit = np.array(fitted["gaps"], bool), float(fitted["unit"])
 
+    def example(self, index: int) -> float:
+        return float(f"{self.shift[index]:.4g}")
+
     def describe(self) -> str:
         if len(self.columns) > 1:
             return f"{len(self.columns)} columns, {int(self.gaps.sum())} of them with gaps"

@@ -58,5 +58,8 @@ class Text(Field):
     def restore(self, fitted: dict[str, Any]) -> None:
         self.vocabulary = Vocabulary(fitted["characters"])
 
+    def example(self, index: int) -> str | None:
+        return next(iter(self.vocabulary.names), None)
+
     def describe(self) -> str:
         return f"{len(self.vocabulary.names)} different characters"

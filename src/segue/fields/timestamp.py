@@ -102,6 +102,9 @@ class Timestamp(Field):
         self.cycles, self.uneven = tuple(fitted["cycles"]), bool(fitted["uneven"])
         self.unit = float(fitted["unit"])
 
+    def example(self, index: int) -> str:
+        return "2026-01-31 18:00:00"
+
     def describe(self) -> str:
         return f"cycles {', '.join(self.cycles) or 'none'}" + (
             ", uneven steps" if self.uneven else ""

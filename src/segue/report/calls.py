@@ -11,16 +11,9 @@ from typing import Any
 import numpy as np
 
 from segue.evaluate import Evaluation
-from segue.fields import Field
-from segue.fields.category import Category
-from segue.fields.many_hot import ManyHot
-from segue.fields.number import Number
-from segue.fields.text import Text
-from segue.fields.timestamp import Timestamp
 from segue.report.charts import block, code, paragraph
 from segue.schema import Declaration
 from segue.stream import Session
-from segue.tasks import Forecast
 from segue.trained import Trained
 
 WARM = 100
@@ -138,7 +131,8 @@ def _records(trained: Trained, evaluation: Evaluation) -> Iterator[Record]:
     }
     if clock.column is not None:
         columns = {clock.column: clock.values(sequences.times[span]).to_list(), **columns}
-    static = {name: sequences.static[name][row] for name in _columns(trained, static=True)}
+    names = _columns(trained, static=True)
+    static = sequences.static.select(names)[row : row + 1].to_dicts()[0] if names else {}
     ahead = _known(trained)
     for index, place in enumerate(range(span.start, span.stop)):
         record = static | {name: values[index] for name, values in columns.items()}
@@ -152,9 +146,11 @@ def _stand_in(trained: Trained) -> Record:
     """A record of values that the fields know, where there are no data to take one from."""
     record: Record = {}
     for field in trained.fields.values():
-        record |= {column: _known_value(field, index) for index, column in enumerate(field.columns)}
+        apart = trained.declaration.inputs[field.name].role == "apart"
+        known = {column: field.example(index) for index, column in enumerate(field.columns)}
+        record |= {column: [value] for column, value in known.items()} if apart else known
     for task in trained.tasks.values():
-        if isinstance(task, Forecast):
+        if task.reads_series:
             record |= {column: record.get(column, 0.0) for column in task.columns}
     clock = trained.clock
     if clock.column is not None and clock.column not in record:
@@ -165,31 +161,20 @@ def _stand_in(trained: Trained) -> Record:
     return record
 
 
-def _known_value(field: Field, index: int) -> Any:
-    """A value of one of a field's columns that it has seen in training."""
-    if isinstance(field, Number):
-        return float(f"{field.shift[index]:.4g}")
-    if isinstance(field, Timestamp):
-        return "2026-01-31 18:00:00"
-    if isinstance(field, Category):
-        return next(iter(field.vocabularies[index].names), None)
-    if isinstance(field, Text):
-        return next(iter(field.vocabulary.names), None)
-    return list(field.vocabulary.names[:3]) if isinstance(field, ManyHot) else None
-
-
 def _columns(trained: Trained, *, static: bool) -> list[str]:
-    """The columns of a live record: of inputs by step and series to forecast, or of static ones."""
+    """The columns of a live record: of inputs by step and series that are read, or of those that
+    are given once.
+    """
     inputs = trained.declaration.inputs
     found = [
         column
         for name, field in trained.fields.items()
-        if (inputs[name].role == "static") == static
+        if (inputs[name].role in ("static", "apart")) == static
         for column in field.columns
     ]
     if not static:
-        forecasts = [task for task in trained.tasks.values() if isinstance(task, Forecast)]
-        found += [column for task in forecasts for column in task.columns]
+        reading = [task for task in trained.tasks.values() if task.reads_series]
+        found += [column for task in reading for column in task.columns]
     return list(dict.fromkeys(found))
 
 

@@ -39,7 +39,11 @@ def digest(trained: Trained, evaluation: Evaluation | None) -> dict[str, Any]:
             "scope": evaluation.scope,
             "count": evaluation.count,
             "scores": {name: _score(score) for name, score in evaluation.scores.items()},
-            "pictures": {one.name: PICTURES[one.score.task].gather(one) for one in scored},
+            "pictures": {
+                one.name: PICTURES[one.score.task].gather(one)
+                for one in scored
+                if one.score.task in PICTURES
+            },
         }
     return dict(plain(found))
 

@@ -27,6 +27,7 @@ from segue.report.charts import (
 )
 from segue.report.pictures import PICTURES
 from segue.schema import Declaration, Output
+from segue.tasks import TASKS
 from segue.train import Epoch
 
 POLICY = (
@@ -38,14 +39,8 @@ NO_INPUTS = "None besides the past of what is forecast."
 ROLES = {
     "step": "at every step",
     "static": "once per sequence",
+    "apart": "a sequence of its own",
     "known": "at every step, known ahead",
-}
-TASKS = {
-    "forecast": "Forecasting {name} {horizon} steps ahead",
-    "classify": "Classifying sequences by {name}",
-    "regress": "Estimating {name}",
-    "tag": "Tagging every step with {name}",
-    "next": "Predicting the next {name}",
 }
 
 
@@ -102,7 +97,7 @@ def _title(declaration: Declaration) -> str:
     names = []
     for name, spec in declaration.outputs.items():
         horizon = getattr(spec, "horizon", "")
-        phrase = TASKS.get(spec.task, f"Learning {{name}} ({spec.task})")
+        phrase = TASKS[spec.task].title
         names.append(phrase.replace("{name}", name).replace("{horizon}", str(horizon)))
     first = names[0]
     return first if len(names) == 1 else f"{first}, and {len(names) - 1} more"

@@ -1,4 +1,4 @@
-"""The pictures of every task; a new task is one file and one row here."""
+"""The pictures of the tasks that have some: a row each."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ class Classify(Task):
     `segue.tasks.classes`.
     """
 
+    title = "Classifying sequences by {name}"
     every = False
     main = "accuracy"
     lower_is_better = False

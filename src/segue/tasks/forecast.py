@@ -66,6 +66,7 @@ class Forecast(Task):
     value of the past is the last one before it.
     """
 
+    title = "Forecasting {name} {horizon} steps ahead"
     every = True
     reads_series = True
     main = "mase"

@@ -39,6 +39,7 @@ class NextElement(Task):
     how often it follows the present one (``pairs``), both with one added to every count.
     """
 
+    title = "Predicting the next {name}"
     every = True
     main = "nll"
     looks_ahead = True

@@ -30,6 +30,7 @@ class Regress(Task):
     rows.
     """
 
+    title = "Estimating {name}"
     main = "rmse"
     several = True
 

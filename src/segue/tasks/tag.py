@@ -12,6 +12,7 @@ from segue.tasks.classify import Classify
 class Tag(Classify):
     """`Classify` at every step; a step without a class counts neither in loss nor in scores."""
 
+    title = "Tagging every step with {name}"
     every = True
 
     class Spec(Output):

@@ -42,11 +42,13 @@ class Task(ABC):
         reads_series: whether the past of the target columns is read as numbers beside the features.
         every: whether there is a prediction at every step, or one at the end of each sequence.
         looks_ahead: whether the target of a step is taken from the step after it.
+        title: what it does, with ``{name}`` for the output and ``{horizon}`` for its option.
         main: the metric that stands for the score, and `lower_is_better` which way it goes.
         several: whether one output may stand for many columns.
     """
 
     Spec: ClassVar[type[Output]]
+    title: ClassVar[str]
     main: ClassVar[str]
     lower_is_better: ClassVar[bool] = True
     looks_ahead: ClassVar[bool] = False
