@@ -324,7 +324,7 @@ void bind_program(nb::module_& m) {
             },
             "values"_a, "features"_a, "wanted"_a, "gaps"_a, "states"_a, "usual"_a)
         .def("tanh_of_sums", &segue::Program::tanh_of_sums, "per_series"_a, "per_step"_a)
-        .def("rescale", &segue::Program::rescale, "past"_a, "change"_a, "horizon"_a);
+        .def("rescale", &segue::Program::rescale, "past"_a, "change"_a, "horizon"_a, "shift"_a, "middle"_a);
     nb::class_<Program, segue::Program>(m, "Program")
         .def(nb::init<>())
         .def("input", &input, "name"_a, "type"_a, "rows"_a, "axes"_a)

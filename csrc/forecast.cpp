@@ -154,8 +154,18 @@ int Program::tanh_of_sums(int per_series, int per_step) {
     return y;
 }
 
-// a + s * change, its quantiles in order: [M, C, S * Q] -> float64 [M, C, S, Q].
-int Program::rescale(const Segmented& past, int change, int64_t horizon) {
+namespace {
+
+void sort(double* begin, double* end) {
+    std::sort(begin, end, [](double p, double q) { return p < q || (std::isnan(q) && !std::isnan(p)); });
+}
+
+}  // namespace
+
+// a + s * change, its quantiles in order; then, where there is a shift [S * Q], s times it is added, and none passes the
+// one in the middle: [M, C, S * Q] -> float64 [M, C, S, Q].
+int Program::rescale(const Segmented& past, int change, int64_t horizon, const std::vector<double>& shift,
+                     int64_t middle) {
     const int64_t C = slots_[change].axes[0], Q = slots_[change].width / (C * horizon);
     const int y = slot("forecast", Type::f64, 'M', {C, horizon, Q});
     operations_.push_back([=](const Run& run) {
@@ -163,9 +173,15 @@ int Program::rescale(const Segmented& past, int change, int64_t horizon) {
         double* to = run.f64(y);
         for (int64_t mc = 0; mc < run.size(past.level); ++mc) {
             const double a = run.f64(past.level)[mc], s = run.f64(past.spread)[mc];
+            const double* by = shift.data();
             for (int64_t h = 0; h < horizon; ++h, to += Q) {
                 for (int64_t q = 0; q < Q; ++q) to[q] = a + s * static_cast<double>(*from++);
-                std::sort(to, to + Q, [](double p, double q) { return p < q || (std::isnan(q) && !std::isnan(p)); });
+                sort(to, to + Q);
+                if (shift.empty()) continue;
+                for (int64_t q = 0; q < Q; ++q) to[q] += s * *by++;
+                for (int64_t q = 0; q < middle; ++q) to[q] = std::min(to[q], to[middle]);
+                for (int64_t q = middle + 1; q < Q; ++q) to[q] = std::max(to[q], to[middle]);
+                sort(to, to + Q);
             }
         }
     });

@@ -140,7 +140,8 @@ class Program {
     Segmented segments(int values, int features, int wanted, bool gaps, const ForecastStates& states,
                        const Usual& usual);
     int tanh_of_sums(int per_series, int per_step);
-    int rescale(const Segmented& past, int change, std::int64_t horizon);
+    int rescale(const Segmented& past, int change, std::int64_t horizon, const std::vector<double>& shift,
+                std::int64_t middle);
 
     // The multiply-adds of so many steps.
     double work(std::int64_t steps) const { return static_cast<double>(steps) * static_cast<double>(products_); }

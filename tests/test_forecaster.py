@@ -69,7 +69,8 @@ def carried(forecaster: Forecaster, values: Ragged) -> tuple[Tensor, ForecasterS
     features, ahead = some_inputs(values.total, values.total)
     at = torch.arange(values.total)
     state = forecaster.initial_state(values.batch, values.values.shape[1])
-    return forecaster.unroll(values, features, at, ahead, state)
+    forecast, _, after = forecaster.unroll(values, features, at, ahead, state)
+    return forecast, after
 
 
 def hold_close(actual: Tensor, expected: Tensor) -> None:
@@ -153,7 +154,7 @@ def test_windows_from_the_start_equal_the_carried_chain(cell: str, gaps: bool) -
     with torch.no_grad():
         windows = forecaster.windows(values, features, at, ahead[at])
         state = forecaster.initial_state(values.batch, 2)
-        whole, _ = forecaster.unroll(values, features, at, ahead[at], state)
+        whole, _, _ = forecaster.unroll(values, features, at, ahead[at], state)
     assert windows.shape == (len(at), 2, S, Q)
     hold_close(windows, whole)
     learning = forecaster.windows(values, features, at, ahead[at])
@@ -186,7 +187,7 @@ def test_chunks_equal_the_whole(size: int) -> None:
         part = values.values[start : start + size]
         steps = slice(start, start + size)
         with torch.no_grad():
-            forecast, state = forecaster.unroll(
+            forecast, _, state = forecaster.unroll(
                 Ragged(part, torch.tensor([len(part)])),
                 features[steps],
                 torch.arange(len(part)),
@@ -216,7 +217,7 @@ def test_no_steps_leave_the_state_as_it_was() -> None:
     none = Ragged(torch.zeros(0, 2, dtype=torch.float64), torch.tensor([0, 0]))
     features, ahead = some_inputs(1, 0)
     nowhere = torch.zeros(0, dtype=torch.int64)
-    forecast, after = forecaster.unroll(none, features[:0], nowhere, ahead, state)
+    forecast, _, after = forecaster.unroll(none, features[:0], nowhere, ahead, state)
     assert forecast.shape == (0, 2, S, Q)
     for ours, theirs in zip(ops.leaves(after), ops.leaves(state), strict=True):
         assert torch.equal(ours, theirs)

@@ -66,13 +66,13 @@ def calibrate(trained: Trained, store: Store, part: Part) -> None:
         if not len(values):
             continue
         if isinstance(task.distribution, Quantiles):
-            bias = trained.network.forecaster(name).head.bias
-            before = bias.clone()
+            shift = trained.network.forecaster(name).calibrated
             # The scale is what a shift by 1 makes.
-            bias.add_(1.0)
+            shift.fill_(1.0)
             scale = _said(trained, store, part, name)[1] - output
             scores = (values[..., None] - output) / scale
-            bias.copy_(before + _kth(scores, task, nothing=0.0).flatten())
+            shift.copy_(_kth(scores, task, nothing=0.0))
+            task.shift = shift.tolist()
         else:
             below, upto = task.distribution.reached(output, values)
             levels = [below if level > 0.5 else upto for level in task.quantiles]

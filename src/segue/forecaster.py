@@ -112,6 +112,9 @@ class Forecaster(nn.Module):
         self.typical: Tensor
         typical = torch.tensor(task.typical, dtype=torch.float64)
         self.register_buffer("typical", typical, persistent=False)
+        self.calibrated: Tensor
+        shift = torch.tensor(task.shift, dtype=torch.float64)
+        self.register_buffer("calibrated", shift, persistent=False)
         with torch.no_grad():
             self.head.weight.mul_(0.1)
             self.head.bias.zero_()
@@ -143,7 +146,7 @@ class Forecaster(nn.Module):
 
     def unroll(
         self, values: Ragged, features: Tensor, at: Tensor, ahead: Tensor, state: ForecasterState
-    ) -> tuple[Tensor, ForecasterState]:
+    ) -> tuple[Tensor, Tensor, ForecasterState]:
         """Takes every step and carries the state.
 
         Args:
@@ -154,8 +157,8 @@ class Forecaster(nn.Module):
             state: of P sequences.
 
         Returns:
-            forecasts float64 ``[M, C, S, P]`` (NaN from steps before any value was observed), and
-            the state after the last step of each sequence.
+            forecasts float64 ``[M, C, S, P]`` (NaN from steps before any value was observed), the
+            scale s ``[M, C]`` of each, and the state after the last step of each sequence.
         """
         past = _Past(values, state)
         k, series, batch = self.segment, past.series, values.batch
@@ -171,9 +174,13 @@ class Forecaster(nn.Module):
         hidden, after = unroll(self.cell, Ragged(inputs, lengths), before)
         by_step = torch.empty_like(hidden.values).index_copy(0, order, hidden.values)
         wanted = (at[:, None] * series + torch.arange(series)).flatten()
-        forecast = self._forecast(past, by_step[wanted], at, ahead)
+        forecast, scale = self._forecast(past, by_step[wanted], at, ahead)
         carried = _nested(after, batch, series * k)
-        return forecast, past.state(k, state.taken + values.lengths, carried)
+        return forecast, scale, past.state(k, state.taken + values.lengths, carried)
+
+    def settled(self, forecast: Tensor, scale: Tensor) -> Tensor:
+        """What `unroll` gives, in the form in which it leaves the network."""
+        return self.distribution.settled(forecast, scale, self.calibrated)
 
     def windows(self, values: Ragged, features: Tensor, at: Tensor, ahead: Tensor) -> Tensor:
         """For training: one chain per series, through the steps `at` alone, from the initial state.
@@ -197,7 +204,7 @@ class Forecaster(nn.Module):
         inputs = self._inputs(past, at[order // series], order % series, features)
         hidden, _ = unroll(self.cell, Ragged(inputs, lengths))
         by_step = torch.empty_like(hidden.values).index_copy(0, order, hidden.values)
-        return self._forecast(past, by_step, at, ahead)
+        return self._forecast(past, by_step, at, ahead)[0]
 
     def emit(
         self, program: Program, values: Slot, features: Slot, at: Slot, ahead: Slot
@@ -209,8 +216,8 @@ class Forecaster(nn.Module):
             values, features, at, ahead: the slots of what `unroll` takes.
 
         Returns:
-            the slot of the forecasts, their quantiles in order, and the state with the numbers of
-            the program's in place of tensors.
+            the slot of the forecasts, `settled`, and the state with the numbers of the program's in
+            place of tensors.
 
         Raises:
             NoForm: the cell has none.
@@ -238,7 +245,9 @@ class Forecaster(nn.Module):
                 emit_linear(self.known.ahead, program, ahead),
             )
             change = program.add(change, emit_linear(self.known.out, program, known))
-        forecast = program.rescale(past, change, self.horizon)
+        shift, place = self.calibrated, self.distribution.middle
+        moved = shift.flatten().tolist() if shift.any() else []
+        forecast = program.rescale(past, change, self.horizon, moved, place)
         state: Any = ForecasterState
         return forecast, state(*numbers, body)
 
@@ -267,8 +276,10 @@ class Forecaster(nn.Module):
         usual = torch.maximum(relative * mean, least)
         return ring, ring[:, -1:], deviation + young * usual + 1e-3 * mean + 1e-6
 
-    def _forecast(self, past: _Past, hidden: Tensor, at: Tensor, ahead: Tensor) -> Tensor:
-        """What is said of y, ``[M, C, S, P]``, from hidden states ``[M * C, H]``."""
+    def _forecast(
+        self, past: _Past, hidden: Tensor, at: Tensor, ahead: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What is said of y, ``[M, C, S, P]``, and s ``[M, C]``, from hidden states ``[M * C, H]``."""
         step, column = at.repeat_interleave(past.series), torch.arange(past.series).repeat(len(at))
         ring, level, scale = self._scaled(past, step, column)
         change = self.head(hidden) + self.skip(((ring - level) / scale).float())
@@ -278,7 +289,8 @@ class Forecaster(nn.Module):
         forecast = self.distribution.linked(change, level, scale)
         started = ~past.gap(step, column).isinf()
         forecast = torch.where(started[:, None, None], forecast, torch.nan)
-        return forecast.reshape(len(at), past.series, self.horizon, self.outputs)
+        shape = len(at), past.series
+        return forecast.reshape(*shape, self.horizon, self.outputs), scale.reshape(shape)
 
 
 class Seasonal(nn.Module):

@@ -201,10 +201,10 @@ class Network(nn.Module):
         outputs, forecasters = {}, {}
         for name in self._series:
             series = Ragged(batch.series[name], batch.lengths)
-            forecast, forecasters[name] = self.forecaster(name).unroll(
+            forecast, scale, forecasters[name] = self.forecaster(name).unroll(
                 series, features.values, batch.at, ahead, state.forecasters[name]
             )
-            outputs[name] = self.forecaster(name).distribution.settled(forecast)
+            outputs[name] = self.forecaster(name).settled(forecast, scale)
         body, pool, heads = state.body, state.pool, dict(state.heads)
         if self.body is not None:
             hidden, body = self._hidden(features, batch, state)

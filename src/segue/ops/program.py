@@ -177,9 +177,15 @@ class Program:
         """tanh(a + b) of a ``[M, C, U]`` and b ``[M, S, U]``: ``[M, C, S, U]``."""
         return int(self.native.tanh_of_sums(per_series, per_step))
 
-    def rescale(self, past: Any, change: Slot, horizon: int) -> Slot:
-        """a + s * change, quantiles in order: float64 ``[M, C, S, Q]``."""
-        return int(self.native.rescale(past, change, horizon))
+    def rescale(
+        self, past: Any, change: Slot, horizon: int, shift: Sequence[float], middle: int
+    ) -> Slot:
+        """a + s * change, quantiles in order: float64 ``[M, C, S, Q]``.
+
+        Where there is a `shift`, of S * Q numbers, s times it is added then, and none passes the
+        one in the middle.
+        """
+        return int(self.native.rescale(past, change, horizon, list(shift), middle))
 
 
 def memory(tensor: Tensor | None) -> Array | None:

@@ -49,8 +49,13 @@ class Distribution(ABC):
     def losses(self, output: Tensor, values: Tensor, unit: Tensor) -> Tensor:
         """The loss ``[n]`` of y ``[n]`` where ``[n, P]`` was said, with u ``[n]``."""
 
-    def settled(self, output: Tensor) -> Tensor:
-        """What was said, in the form in which it leaves the network."""
+    def settled(self, output: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """What was said, ``[M, C, S, P]``, in the form in which it leaves the network.
+
+        Args:
+            scale: s, ``[M, C]``.
+            shift: by how many s it was found to be off, ``[S, P]``; see `segue.conformal`.
+        """
         return output
 
     @abstractmethod
@@ -82,6 +87,11 @@ class Quantiles(Distribution):
     def parameters(self) -> int:
         return max(1, len(self.levels))
 
+    @property
+    def middle(self) -> int:
+        """The place of the median, or of the mean."""
+        return self.levels.index(0.5) if self.levels else 0
+
     def linked(self, change: Tensor, level: Tensor, scale: Tensor) -> Tensor:
         return level[..., None] + scale[..., None] * change.double()
 
@@ -92,11 +102,19 @@ class Quantiles(Distribution):
         levels = torch.tensor(self.levels)
         return 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
 
-    def settled(self, output: Tensor) -> Tensor:
+    def settled(self, output: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """In order: quantiles are learnt side by side and may cross; sorted they are never worse
-        (Chernozhukov, Fernandez-Val and Galichon 2010).
+        (Chernozhukov, Fernandez-Val and Galichon 2010). Shifted they stay on their side of the
+        median.
         """
-        return output.sort(dim=-1).values
+        found = output.sort(dim=-1).values
+        if not shift.any():
+            return found
+        found = found + scale[..., None, None] * shift
+        place = self.middle
+        low, middle, high = found.split([place, 1, len(self.levels) - place - 1], dim=-1)
+        low, high = torch.minimum(low, middle), torch.maximum(high, middle)
+        return torch.cat([low, middle, high], dim=-1).sort(dim=-1).values
 
     def quantile(self, output: Tensor, levels: Tensor) -> Tensor:
         return output

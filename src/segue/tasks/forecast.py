@@ -122,6 +122,8 @@ class Forecast(Task):
         self.distribution: Distribution = Quantiles(self.quantiles) if law is None else law()
         self.levels: list[list[float]] = [list(self.quantiles)] * self.horizon
         """The levels ``[S][Q]`` at which a law is read, as calibrated."""
+        self.shift: list[list[float]] = [[0.0] * self.outputs] * self.horizon
+        """By how many units of the scale quantiles are moved, ``[S][P]``, as calibrated."""
         self.gaps = False
         """Whether the training rows have missing values."""
         self.typical: list[list[float]] = []
@@ -284,6 +286,7 @@ class Forecast(Task):
             "units": self._units,
             "mean_units": self._mean_units,
             "levels": self.levels,
+            "shift": self.shift,
             "typical": self.typical,
         }
 
@@ -292,6 +295,7 @@ class Forecast(Task):
         self._mean_units = list(fitted["mean_units"])
         # Runs written before these were learnt do without.
         self.levels = list(fitted.get("levels", self.levels))
+        self.shift = list(fitted.get("shift", self.shift))
         self.typical = list(fitted.get("typical", [[0.0] * len(self.columns)] * 2))
 
 
