@@ -50,8 +50,14 @@ struct Past {
         double sum = 0.0, size = 0.0, deviation = 0.0;
         for (const double* v = begin; v != end; ++v) sum += *v, size += std::fabs(*v);
         for (const double* v = begin; v != end; ++v) deviation += std::fabs(*v - sum / length);
-        const double mean = size / length, young = 1.0 - std::min(age[t], length) / length;
-        return deviation / length + young * std::max(relative * mean, least) + 1e-3 * mean + 1e-6;
+        const double mean = size / length;
+        return deviation / length + young(t) * std::max(relative * mean, least) + 1e-3 * mean + 1e-6;
+    }
+
+    // v of the equation
+    double young(int64_t t) const {
+        const double length = static_cast<double>(lookback);
+        return 1.0 - std::min(age[t], length) / length;
     }
 };
 
@@ -68,6 +74,7 @@ struct Segment {
         for (int64_t j = 1; j <= k; ++j)
             *u++ = static_cast<float>((recent[j] - a) / s) * (gaps ? flag[j - 1] : 1.0f);
         *u++ = -static_cast<float>((recent[0] - a) / s);
+        *u++ = static_cast<float>(past.young(t));
         u = std::copy_n(feature, features, u);
         if (!gaps) return u;
         u = std::copy_n(flag, k, u);
@@ -89,7 +96,7 @@ Program::Segmented Program::segments(int values, int features, int wanted, bool 
     const int ring_after = changed(states.ring), seen_after = changed(states.seen);
     const int gap_after = changed(states.gap), age_after = changed(states.age);
     const int taken_after = changed(states.taken);
-    const int64_t L = last_axis(ring), k = last_axis(seen), I = k + 1 + F + (gaps ? k + 1 : 0);
+    const int64_t L = last_axis(ring), k = last_axis(seen), I = k + 2 + F + (gaps ? k + 1 : 0);
     const Segmented made{slot("segments", Type::f32, 'N', {C, I}), slot("chains", Type::i64, 'B', {C * k}),
                          slot("places", Type::i64, 'M', {C}),      slot("scaled", Type::f32, 'M', {C, L}),
                          slot("level", Type::f64, 'M', {C}),       slot("spread", Type::f64, 'M', {C})};

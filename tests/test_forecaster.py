@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segue import ops
 from segue.cells import GRU, LSTM, Elman
-from segue.forecaster import Forecaster, ForecasterState
+from segue.forecaster import Decoder, Forecaster, ForecasterState, Seasonal
 from segue.ragged import Ragged
 from segue.tasks import Forecast
 
@@ -101,10 +101,11 @@ def by_the_equation(
         age += seen or age > 0
         a, level = ring[-1], np.abs(ring).mean()
         usual = max(TYPICAL[0][0] * level, TYPICAL[1][0])
-        s = np.abs(ring - ring.mean()).mean() + (1 - min(age, L) / L) * usual
+        young = 1 - min(age, L) / L
+        s = np.abs(ring - ring.mean()).mean() + young * usual
         s += 1e-3 * level + 1e-6
         z = (ring - a) / s
-        u = [*z[-K:], (a - ring[-K - 1]) / s, *features[t].double().numpy()]
+        u = [*z[-K:], (a - ring[-K - 1]) / s, young, *features[t].double().numpy()]
         if forecaster.gaps:
             u[:K] = z[-K:] * flags
             u += [*flags, np.log1p(0 if np.isinf(gap) else gap)]
@@ -126,10 +127,11 @@ def by_the_equation(
     return np.array(found)
 
 
+@pytest.mark.parametrize("skip", ["full", "seasonal"])
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("late", [0, 4])
-def test_a_forecast_is_its_equation(gaps: bool, late: int) -> None:
-    forecaster = made("elman", gaps=gaps)
+def test_a_forecast_is_its_equation(gaps: bool, late: int, skip: str) -> None:
+    forecaster = made("elman", gaps=gaps, skip=skip)
     values = some_values([17], series=1, missing=0.3 if gaps else 0.0)
     values.values[:late] = torch.nan
     features, ahead = some_inputs(17, 17)
@@ -138,6 +140,39 @@ def test_a_forecast_is_its_equation(gaps: bool, late: int) -> None:
     assert np.array_equal(np.isnan(found), np.isnan(expected))
     assert np.isnan(found[:late]).all()
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_value_is_read_from_whole_seasons_before_it() -> None:
+    lookback, horizon, season = 11, 7, 3
+    skip = Seasonal(lookback, horizon, 2, season)
+    with torch.no_grad():
+        skip.shared.copy_(torch.arange(1.0, skip.shared.numel() + 1).view_as(skip.shared))
+    weight = skip.weight.detach().view(horizon, 2, lookback)
+    for step in range(1, horizon + 1):
+        for place in range(lookback):
+            apart = step + lookback - 1 - place
+            block = (step - 1) // season
+            expected = [0.0, 0.0]
+            if apart % season == 0:
+                expected = skip.shared[:, block, apart // season - block - 1].tolist()
+            assert weight[step - 1, :, place].tolist() == expected
+    assert skip.shared.numel() < weight.numel() / 3
+    z = torch.randn(5, lookback)
+    torch.testing.assert_close(skip(z), z @ skip.weight.T)
+
+
+def test_a_decoder_goes_through_the_steps_ahead_one_after_the_other() -> None:
+    forecaster = made(decoder="recurrent")
+    decoder = forecaster.known
+    assert isinstance(decoder, Decoder)
+    hidden, ahead = torch.randn(6, H), torch.randn(3, S, E)
+    with torch.no_grad():
+        found = decoder(hidden, ahead)
+        state = decoder.cell.initial_state(6)._replace(h=torch.tanh(decoder.hidden(hidden)))
+        for step in range(S):
+            # Two series of each of three origins.
+            y, state = decoder.cell.step(ahead[:, step].repeat_interleave(2, 0), state)
+            torch.testing.assert_close(found[:, step], decoder.out(y), rtol=1e-5, atol=1e-6)
 
 
 # Ways through time --------------------------------------------------------------------------------
@@ -176,9 +211,10 @@ def test_windows_may_look_back_before_their_first_segment(cell: str) -> None:
     hold_close(found, other)
 
 
+@pytest.mark.parametrize("decoder", ["step", "recurrent"])
 @pytest.mark.parametrize("size", [1, 4])
-def test_chunks_equal_the_whole(size: int) -> None:
-    forecaster, values = made(), some_values([20])
+def test_chunks_equal_the_whole(size: int, decoder: str) -> None:
+    forecaster, values = made(decoder=decoder), some_values([20])
     values.values[:6, 0] = torch.nan
     features, ahead = some_inputs(20, 20)
     whole, end = carried(forecaster, values)
@@ -208,6 +244,7 @@ def test_the_ring_holds_the_last_values_and_fills_gaps_with_the_one_before() -> 
     assert state.ring[0].tolist() == [[5, 5, 5, 5, 5, 7, 7], [1, 1, 1, 1, 3, 3, 3]]
     assert state.seen[0].tolist() == [[0, 1, 0], [1, 0, 0]]
     assert state.gap[0].tolist() == [1, 2]
+    assert state.age[0].tolist() == [4, 5]
     assert state.taken.tolist() == [5]
 
 
@@ -248,8 +285,9 @@ def test_a_constant_series_has_a_finite_forecast_near_it() -> None:
 # Learning -----------------------------------------------------------------------------------------
 
 
-def test_gradients_reach_every_weight() -> None:
-    forecaster, values = made().train(), some_values(LENGTHS)
+@pytest.mark.parametrize(("skip", "decoder"), [("full", "step"), ("seasonal", "recurrent")])
+def test_gradients_reach_every_weight(skip: str, decoder: str) -> None:
+    forecaster, values = made(skip=skip, decoder=decoder).train(), some_values(LENGTHS)
     features, ahead = some_inputs(values.total, values.total)
     at = torch.arange(values.total)[values.times() % K == K - 1]
     forecaster.windows(values, features, at, ahead[at]).nan_to_num(0).sum().backward()

@@ -47,10 +47,10 @@ class Forecaster(nn.Module):
     them runs k times slower than the series (a dilated recurrence: Chang et al., 2017,
     arXiv:1710.02224). With the last observed value a and the ring of the last L values::
 
-        s = mean |ring - mean(ring)| + (1 - min(n, L) / L) w + 1e-3 mean |ring| + 1e-6
-        w = max(r mean |ring|, m)
+        v = 1 - min(n, L) / L
+        s = mean |ring - mean(ring)| + v max(r mean |ring|, m) + 1e-3 mean |ring| + 1e-6
         z = (ring - a) / s
-        u = [z_{L-k+1..L}, (a - ring_{L-k}) / s, features]
+        u = [z_{L-k+1..L}, (a - ring_{L-k}) / s, v, features]
         h_t = cell(u, h_{t-k})
         c_{t+1..t+S} = V h_t + W z + b + g(h_t, ahead_{t+1..t+S})
 
@@ -58,9 +58,8 @@ class Forecaster(nn.Module):
     of quantiles it is ``a + s c``. For counts a is 0 and s is ``1 + mean |ring|``: they are scaled
     and not shifted.
 
-    The second term of s is for the first L steps of a series, whose own n values tell little of its
-    scale: r is the usual spread of the training series in units of their level, and m the least
-    spread of any.
+    v is not 0 in the first L steps of a series, whose own n values tell little of its scale: r is
+    the usual spread of the training series in units of their level, and m the least spread of any.
 
     W starts at zero: a linear autoregression beside the recurrence (Lai et al., 2018,
     arXiv:1703.07015); see `Seasonal` for one that is shared along the season. g is there where
@@ -124,7 +123,7 @@ class Forecaster(nn.Module):
     @staticmethod
     def inputs(segment: int, features: int, gaps: bool) -> int:
         """I, the inputs that the cell must take."""
-        return segment + 1 + features + (segment + 1 if gaps else 0)
+        return segment + 2 + features + (segment + 1 if gaps else 0)
 
     @property
     def numbers_per_step(self) -> int:
@@ -256,7 +255,7 @@ class Forecaster(nn.Module):
         ring, level, scale = self._scaled(past, step, column)
         k = self.segment
         recent = ((ring[:, -k - 1 :] - level) / scale).float()
-        change = -recent[:, :1]
+        change = torch.cat([-recent[:, :1], self._young(past, step, column).float()], dim=1)
         if not self.gaps:
             return torch.cat([recent[:, 1:], change, features[step]], dim=1)
         flags, gap = past.flags(step, column, k), past.gap(step, column)
@@ -266,15 +265,19 @@ class Forecaster(nn.Module):
 
     def _scaled(self, past: _Past, step: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Ring ``[rows, L]``, level a ``[rows, 1]`` and scale s ``[rows, 1]``."""
-        ring, size = past.ring(step, column), self.lookback
+        ring = past.ring(step, column)
         mean = ring.abs().mean(1, keepdim=True)
         if not self.distribution.shifts:
             return ring, torch.zeros_like(mean), 1 + mean
         deviation = (ring - ring.mean(1, keepdim=True)).abs().mean(1, keepdim=True)
         relative, least = self.typical[:, column, None]
-        young = 1 - past.age(step, column)[:, None].clamp(max=size) / size
-        usual = torch.maximum(relative * mean, least)
-        return ring, ring[:, -1:], deviation + young * usual + 1e-3 * mean + 1e-6
+        usual = self._young(past, step, column) * torch.maximum(relative * mean, least)
+        return ring, ring[:, -1:], deviation + usual + 1e-3 * mean + 1e-6
+
+    def _young(self, past: _Past, step: Tensor, column: Tensor) -> Tensor:
+        """v of the equation, ``[rows, 1]``."""
+        age = past.age(step, column)[:, None]
+        return 1 - age.clamp(max=self.lookback) / self.lookback
 
     def _forecast(
         self, past: _Past, hidden: Tensor, at: Tensor, ahead: Tensor
