@@ -171,6 +171,12 @@ CELLS = [
 LAYERS = [
     _row("causal-conv", CausalConv, CausalConv, CAUSAL, EXACT, TORCH),
     _row("causal-conv-one", CausalConv, partial(CausalConv, kernel=1), CAUSAL, EXACT, TORCH),
+    _row(
+        "causal-conv-relu",
+        CausalConv,
+        partial(CausalConv, activation="relu"),
+        *(CAUSAL, EXACT, TORCH),
+    ),
     _row("causal-conv-dilated", CausalConv, partial(CausalConv, dilation=3), CAUSAL, EXACT, TORCH),
     _row(
         "causal-conv-depthwise",

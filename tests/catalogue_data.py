@@ -99,6 +99,10 @@ def _chords(*chords: list[int] | None) -> pl.DataFrame:
     return pl.DataFrame({"x": pl.Series(lists, dtype=pl.List(pl.Int64))})
 
 
+def _samples(*lists: list[float | None] | None) -> pl.DataFrame:
+    return pl.DataFrame({"x": pl.Series((list(lists) * STEPS)[:STEPS], dtype=pl.List(pl.Float64))})
+
+
 FIELDS = [
     FieldRow("number", "number", {}, _numbers(1, gaps=False), _numbers(2, gaps=False)),
     FieldRow("number-gaps", "number", {}, _numbers(1, gaps=True), _numbers(2, gaps=True)),
@@ -118,6 +122,13 @@ FIELDS = [
         {},
         pl.DataFrame({"x": [1, 2, None, 7]}),
         pl.DataFrame({"x": [3, None, 5, -2] * 6})[:STEPS],
+    ),
+    FieldRow(
+        "samples",
+        "samples",
+        {"size": 3},
+        pl.DataFrame({"x": [[1.0, 2.0], [], [5.0]]}),
+        _samples([1.0, 3.0, 2.0], [], None, [4.0, None], [7.0]),
     ),
     FieldRow("timestamp", "timestamp", {}, _moments(7), _moments(7)),
     FieldRow("timestamp-uneven", "timestamp", {}, _moments(7, 9, 30), _moments(4, 11, 2)),

@@ -140,6 +140,11 @@ def _gappy(values: np.ndarray[Any, Any], share: float, seed: int) -> pl.Series:
     return pl.Series(np.where(gone, np.nan, values)).fill_nan(None)
 
 
+def _bursts(rng: np.random.Generator, place: int, steps: int) -> np.ndarray[Any, Any]:
+    """How many samples a step has; two in the last sequence, by which the work of steps is held."""
+    return np.full(steps, 2) if place == 2 else rng.integers(0, 4, steps)
+
+
 @cache
 def keyed() -> pl.DataFrame:
     """Sequences of unequal length at uneven times: numbers with gaps, a category, statics."""
@@ -162,6 +167,9 @@ def keyed() -> pl.DataFrame:
                     "amount": [float(place)] * steps,
                     "level": x * 2 + 1,
                     "state": np.where(x > 0, "up", "down"),
+                    "burst": [
+                        rng.normal(size=size).tolist() for size in _bursts(rng, place, steps)
+                    ],
                 }
             )
         )
@@ -325,6 +333,10 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
 APART = {"x": {"kind": "number"}, "note": {"kind": "text", "role": "apart"}}
 BOTH_APART = {**APART, "x": {"kind": "number", "role": "apart"}}
 KINDS |= {
+    "tag-samples": (
+        _spec(TIMED, {**NUMBERS, "burst": {"kind": "samples"}}, {"state": {"task": "tag"}}),
+        keyed,
+    ),
     "classify-apart": (_spec(EXAMPLES, APART, {"kind": {"task": "classify"}}), beside),
     "classify-all-apart": (_spec(EXAMPLES, BOTH_APART, {"kind": {"task": "classify"}}), beside),
 }
@@ -384,6 +396,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return MODELS
     if kind.endswith("apart"):
         return JOINS
+    if kind == "tag-samples":
+        return {"plain": {}}
     if kind == "regress-every":
         return {**MODELS, **BACKWARD, **LAYERS}
     if kind in ("classify", "regress-end"):

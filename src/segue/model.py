@@ -85,6 +85,8 @@ class Network(nn.Module):
         self.known = tuple(sorted(known_ahead(declaration)))
         self._reads, self._unit = reads(spec) if ordinary else "", unit
         encoders = {name: field.encoder() for name, field in fields.items()}
+        for encoder in encoders.values() if self._reads == "observed" else ():
+            encoder.leave_flags()
         self.apart = nn.ModuleDict({_safe(n): Apart(n, encoders.pop(n), spec) for n in self._apart})
         self.encoders = nn.ModuleDict({_safe(n): one for n, one in encoders.items()})
         self.joined = Joined(

@@ -6,6 +6,7 @@ from segue.fields.category import Category
 from segue.fields.field import Encoder, EncoderState, Field
 from segue.fields.many_hot import ManyHot
 from segue.fields.number import Number
+from segue.fields.samples import Samples
 from segue.fields.text import Text
 from segue.fields.timestamp import Timestamp
 
@@ -15,6 +16,7 @@ KINDS: dict[str, type[Field]] = {
     "text": Text,
     "many_hot": ManyHot,
     "category": Category,
+    "samples": Samples,
 }
 """Every kind by its name in the declaration, in the order in which inference tries them."""
 

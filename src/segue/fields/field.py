@@ -71,6 +71,9 @@ class Encoder(nn.Module, ABC):
     size: tuple[int, ...] = ()
     absent: bool = False
 
+    def leave_flags(self) -> None:
+        """Give the values alone: the layers read by themselves which were observed, and when."""
+
     def observed(self, x: Tensor) -> Tensor | None:
         """Flags ``[N, F']``, 1 where each of the first F' features of encoded values was observed;
         None where all are.

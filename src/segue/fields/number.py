@@ -132,6 +132,10 @@ class NumberEncoder(Encoder):
         self._unit = unit
         self.features = len(gaps) + 2 * len(self.gaps)
 
+    def leave_flags(self) -> None:
+        self.features -= 2 * len(self.gaps)
+        self.gaps = self.gaps[:0]
+
     def observed(self, x: Tensor) -> Tensor:
         return (~torch.isnan(x)).to(x.dtype)
 
