@@ -121,7 +121,7 @@ class Network(nn.Module):
             ahead=sum(self._encoder(name).features for name in self.known),
             segment=segment,
             lookback=lookback,
-            skip=spec.skip or "full",
+            skip=spec.skip,
             decoder=spec.decoder,
         )
 

@@ -263,7 +263,7 @@ class Model(Strict):
     pool: Literal["last", "mean", "both"] = "last"
     segment: Positive | None = None
     lookback: Positive | None = None
-    skip: Literal["full", "seasonal"] | None = None
+    skip: Literal["full", "seasonal"] = "full"
     decoder: Literal["step", "recurrent"] = "step"
 
 

@@ -92,11 +92,11 @@ class Forecast(Task):
         horizon: Positive
         quantiles: tuple[Quantile, ...] = (0.1, 0.5, 0.9)
         season: Positive | None = None
-        unit: Literal["spread", "level"] = "spread"
         distribution: Literal["quantiles", "gaussian", "student_t", "negative_binomial"] = (
             "quantiles"
         )
         conformal: StrictBool = False
+        unit: Literal["spread", "level"] = "spread"
 
         @field_validator("quantiles")
         @classmethod
