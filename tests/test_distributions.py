@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segue.tasks.beta import regularised_beta
+from segue.tasks.beta import log_gamma, regularised_beta
 from segue.tasks.distributions import (
     DISTRIBUTIONS,
     Distribution,
@@ -60,6 +60,12 @@ def test_the_beta_integral_of_whole_numbers_is_a_binomial_sum() -> None:
     for a in range(1, n + 1):
         found = regularised_beta(np.array([a * 1.0]), np.array([n - a + 1.0]), np.array([x]))
         assert found[0] == pytest.approx(sum(terms[a:]), rel=1e-12)
+
+
+def test_the_gamma_function_is_that_of_the_standard_library() -> None:
+    z = np.exp(np.random.default_rng(0).uniform(-12, 14, 1000))
+    expected = [math.lgamma(one) for one in z]
+    np.testing.assert_allclose(log_gamma(z), expected, rtol=1e-13, atol=1e-13)
 
 
 # Quantiles and probabilities ----------------------------------------------------------------------
