@@ -293,10 +293,8 @@ class Forecast(Task):
     def restore(self, fitted: dict[str, Any]) -> None:
         self.gaps, self._units = bool(fitted["gaps"]), dict(fitted["units"])
         self._mean_units = list(fitted["mean_units"])
-        # Runs written before these were learnt do without.
-        self.levels = list(fitted.get("levels", self.levels))
-        self.shift = list(fitted.get("shift", self.shift))
-        self.typical = list(fitted.get("typical", [[0.0] * len(self.columns)] * 2))
+        self.levels, self.shift = list(fitted["levels"]), list(fitted["shift"])
+        self.typical = list(fitted["typical"])
 
 
 _NAMES = ("mase", "mae", "rmse", "mse_scaled", "smape")
