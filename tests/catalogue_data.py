@@ -345,6 +345,9 @@ _GAPPY = pl.Series(np.where(_RNG.random(STEPS) < 0.2, np.nan, _WALK.to_numpy()))
 _LETTERS = _words("a b r a c a d a b r a")
 _PLAIN = _chords([60, 64], [], [64, 67], [60])["x"]
 
+WRITING = {"translate", "summarise"}
+"""Tasks whose answer is found by a decoder: no output is right by itself; see test_translate.py."""
+
 TASK_ROWS = [
     TaskRow(
         "classify",
