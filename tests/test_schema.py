@@ -293,7 +293,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": "numbr"}}),
-        "declaration: inputs.x.kind: expected one of number, timestamp, text, many_hot, category, "
+        f"declaration: inputs.x.kind: expected one of {', '.join(KINDS)}, "
         "got 'numbr'; did you mean 'number'?",
     ),
     (
@@ -303,12 +303,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": ["number"]}}),
-        "declaration: inputs.x.kind: expected one of number, timestamp, text, many_hot, category, "
+        f"declaration: inputs.x.kind: expected one of {', '.join(KINDS)}, "
         "got ['number']; did you mean 'number'?",
     ),
     (
         plain(inputs={"x": {"kind": "number", "scael": "none"}}),
-        "declaration: inputs.x.scael: expected one of kind, role, scale, got 'scael'; "
+        "declaration: inputs.x.scael: expected one of kind, role, scale, clip, "
+        "got 'scael'; "
         "did you mean 'scale'?",
     ),
     (
