@@ -427,6 +427,9 @@ _MOVING = _pictures(7, 16)["x"].cast(pl.List(pl.Float64))
 _SHOWN = _pictures(8, 4, 5, 3)["x"]
 _PLAIN = _chords([60, 64], [], [64, 67], [60])["x"]
 
+WRITING = {"translate", "summarise"}
+"""Tasks whose answer is found by a decoder: no output is right by itself; see test_translate.py."""
+
 TASK_ROWS = [
     TaskRow(
         "classify",

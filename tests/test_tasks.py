@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_data import LENGTHS, TASK_ROWS, TaskRow, futures, sequences, windows_of
+from catalogue_data import LENGTHS, TASK_ROWS, WRITING, TaskRow, futures, sequences, windows_of
 
 from segue.cells import Cell
 from segue.errors import DataError, SpecError
@@ -66,7 +66,7 @@ def message(call: Any, *arguments: Any) -> str:
 
 
 def test_every_task_has_a_row() -> None:
-    assert {row.task for row in TASK_ROWS} == set(TASKS)
+    assert {row.task for row in TASK_ROWS} | WRITING == set(TASKS)
 
 
 @every_row
