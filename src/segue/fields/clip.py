@@ -109,14 +109,13 @@ class Clip:
     def _index(self) -> list[int]:
         """The numbers of the frames that can be begun with; without decoding any."""
         self._container.seek(self._start, stream=self._shown)
-        packets = [p for p in self._container.demux(self._shown) if p.size]
-        stamps = sorted(p.pts for p in packets if p.pts is not None)
-        if len(stamps) < len(packets) or len(set(stamps)) < len(stamps):
-            self._rewind()
+        found = [(p.pts, p.is_keyframe) for p in self._container.demux(self._shown) if p.size]
+        self._rewind()
+        stamps = sorted(stamp for stamp, _ in found if stamp is not None)
+        if len(set(stamps)) < len(found):
             return [0]  # without times that tell frames apart there is no place to go to
         self._stamps, place = stamps, {stamp: number for number, stamp in enumerate(stamps)}
-        self._rewind()
-        return sorted({0} | {place[p.pts] for p in packets if p.is_keyframe and p.pts is not None})
+        return sorted({0} | {place[stamp] for stamp, begins in found if begins})
 
     def _decoded(self, since: int | None = None) -> Iterator[Any]:
         """Frames from here on, or from a time stamp on."""

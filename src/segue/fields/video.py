@@ -36,8 +36,6 @@ class Video(Pictures):
     where its frames are read; a few are in memory at any time.
     """
 
-    long = True
-
     class Spec(Picture):
         """Options of kind `video`.
 
