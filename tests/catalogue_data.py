@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from segue.fields import KINDS, Field
+from segue.layers import unroll
+from segue.ragged import Ragged
 from segue.sequences import Sequences
-from segue.tasks import TASKS, Forecast, Future, NextFrame, Task
+from segue.tasks import TASKS, Forecast, Future, NextFrame, Task, Whole
 
 LENGTHS = (7, 0, 5, 1, 9)
 """Steps of the sequences of every row; one has none."""
@@ -123,24 +125,30 @@ def _chords(*chords: list[int] | None) -> pl.DataFrame:
     return pl.DataFrame({"x": pl.Series(lists, dtype=pl.List(pl.Int64))})
 
 
+def _windows(seed: int) -> pl.DataFrame:
+    values = np.random.default_rng(seed).normal(-5, 2, (STEPS, 3)).astype(np.float32)
+    return pl.DataFrame({"x": pl.Series(values, dtype=pl.Array(pl.Float32, 3))})
+
+
 def _samples(*lists: list[float | None] | None) -> pl.DataFrame:
     return pl.DataFrame({"x": pl.Series((list(lists) * STEPS)[:STEPS], dtype=pl.List(pl.Float64))})
 
 
 FIELDS = [
+    FieldRow("audio", "audio", {"size": 3}, _windows(1), _windows(2)),
     FieldRow("number", "number", {}, _numbers(1, gaps=False), _numbers(2, gaps=False)),
+    FieldRow(
+        "number-differences",
+        "number",
+        {"limit": 2.0, "differences": True},
+        _numbers(1, gaps=True),
+        _numbers(2, gaps=True),
+    ),
     FieldRow("number-gaps", "number", {}, _numbers(1, gaps=True), _numbers(2, gaps=True)),
     FieldRow(
         "number-minmax",
         "number",
         {"scale": "minmax"},
-        _numbers(1, gaps=True),
-        _numbers(2, gaps=True),
-    ),
-    FieldRow(
-        "number-clipped",
-        "number",
-        {"clip": 0.5},
         _numbers(1, gaps=True),
         _numbers(2, gaps=True),
     ),
@@ -176,6 +184,20 @@ FIELDS = [
         {},
         pl.DataFrame({"x": _words("a b c ü a -")}),
         pl.DataFrame({"x": _words("b ü z a -")}),
+    ),
+    FieldRow(
+        "text-words",
+        "text",
+        {"unit": "word", "least": 2, "lower": True, "size": 5},
+        pl.DataFrame({"x": _words("on off on it's off rare -")[:7]}),
+        pl.DataFrame({"x": _words("off rare it's on -")}),
+    ),
+    FieldRow(
+        "text-bytes",
+        "text",
+        {"unit": "byte"},
+        pl.DataFrame({"x": pl.Series([97, 98, 97], dtype=pl.UInt8)}),
+        pl.DataFrame({"x": pl.Series([255, 0, 97] * 8, dtype=pl.UInt8)})[:STEPS],
     ),
     FieldRow(
         "many_hot", "many_hot", {}, _chords([60, 64], [], [64]), _chords([64], None, [99, 60], [])
@@ -275,6 +297,8 @@ class TaskRow:
         """The targets of the training sequences."""
         if isinstance(task, Forecast):
             return futures(task, self.train)
+        if task.whole:
+            return Whole(task.encode(self.train), torch.from_numpy(self.train.lengths))
         if isinstance(task, NextFrame):
             return frames(task, self.train)
         return task.encode(self.train)
@@ -323,12 +347,23 @@ def _right_class(task: Any, target: Tensor) -> Tensor:
     return _one_hot(len(task.classes), target)
 
 
+def _right_labels(task: Any, target: Tensor) -> Tensor:
+    return 1e3 * (2 * target.nan_to_num(0) - 1)
+
+
 def _right_element(task: Any, target: Tensor) -> Tensor:
     return _one_hot(len(task.vocabulary), target)
 
 
 def _right_chord(task: Any, target: Tensor) -> Tensor:
     return 1e3 * (2 * target.nan_to_num(0) - 1)
+
+
+def _right_surprise(task: Any, target: Tensor) -> Tensor:
+    """No surprise; scores that are those of the labels, all of them fresh."""
+    known = target[:, 1].nan_to_num(0).float()
+    expected = torch.zeros(len(target), 0 if task.vocabulary else len(task.columns))
+    return torch.cat([torch.stack([0 * known, known, known + 1], 1), expected], 1)
 
 
 def _right_number(task: Any, target: Tensor) -> Tensor:
@@ -339,9 +374,31 @@ def _right_future(task: Any, target: Future) -> Tensor:
     return target.values[..., None].expand(*target.values.shape, task.outputs)
 
 
+def _right_transcript(task: Any, target: Whole) -> Tensor:
+    """A path that says each symbol once, with a blank behind, and blanks to the end."""
+    blank = len(task.vocabulary)
+    paths = []
+    for codes, steps in zip(target.labels.to_list(), target.steps.tolist(), strict=True):
+        said = [code for symbol in codes.tolist() for code in (symbol, blank)]
+        paths.append(torch.tensor((said + [blank] * steps)[:steps]))
+    x = 1e3 * torch.nn.functional.one_hot(torch.cat(paths), blank + 1).float()
+    head = task.head(blank + 1)
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.eye(blank + 1))
+        head.linear.bias.zero_()
+        y, _ = unroll(head, Ragged(x, target.steps))
+    return y.values
+
+
 def _per_sequence(values: list[Any], dtype: Any) -> Sequences:
     steps = pl.DataFrame({"x": np.zeros(STEPS)})
     return sequences(steps, static=pl.DataFrame({"y": pl.Series(values, dtype=dtype)}))
+
+
+def _transcripts(values: list[str]) -> Sequences:
+    lengths = (9, 2, 5, 3, 8)
+    steps = pl.DataFrame({"x": np.zeros(sum(lengths))})
+    return sequences(steps, lengths, pl.DataFrame({"y": values}))
 
 
 def _per_step(**columns: pl.Series) -> Sequences:
@@ -353,6 +410,13 @@ def _field(name: str, kind: str, values: pl.Series, **options: Any) -> dict[str,
     field = KINDS[kind](name, (name,), spec)
     field.fit(pl.DataFrame({name: values}))
     return {name: field}
+
+
+def _flags(share: float, seed: int) -> pl.Series:
+    """0 or 1, or nothing where nobody knows."""
+    draws = np.random.default_rng(seed).random((2, STEPS))
+    flags = np.where(draws[1] < 0.2, np.nan, draws[0] < share)
+    return pl.Series(flags).fill_nan(None).cast(pl.Int64)
 
 
 _RNG = np.random.default_rng(6)
@@ -400,6 +464,33 @@ TASK_ROWS = [
         {},
         _right_class,
     ),
+    TaskRow(
+        "classify-weighted",
+        "classify",
+        {"weights": "balanced"},
+        _per_sequence(["x", "y", "y", "x", "y"], pl.String),
+        ("y",),
+        {},
+        _right_class,
+    ),
+    TaskRow(
+        "classify-labels",
+        "classify",
+        {"labels": "many", "weights": {"7": 2.0}},
+        _per_sequence([[10, 7], [], [7], [2, 7, 10], [2]], pl.List(pl.Int64)),
+        ("y",),
+        {},
+        _right_labels,
+    ),
+    TaskRow(
+        "tag-labels",
+        "tag",
+        {"labels": "many", "weights": "balanced"},
+        _per_step(y=_flags(0.3, seed=1), z=_flags(0.6, seed=2)),
+        ("y", "z"),
+        {},
+        _right_labels,
+    ),
     TaskRow("tag", "tag", {}, _per_step(y=_words("on off - on")), ("y",), {}, _right_class),
     TaskRow(
         "regress",
@@ -438,6 +529,24 @@ TASK_ROWS = [
         _right_future,
     ),
     TaskRow(
+        "transcribe",
+        "transcribe",
+        {},
+        _transcripts(["abba", "b", "ab", "c", "ba a"]),
+        ("y",),
+        {},
+        _right_transcript,
+    ),
+    TaskRow(
+        "transcribe-words",
+        "transcribe",
+        {"unit": "word", "beam": 4},
+        _transcripts(["to be or not", "be", "to be", "or", "to be or not"]),
+        ("y",),
+        {},
+        _right_transcript,
+    ),
+    TaskRow(
         "next",
         "next",
         {},
@@ -454,6 +563,33 @@ TASK_ROWS = [
         ("y",),
         _field("y", "many_hot", _PLAIN),
         _right_chord,
+    ),
+    TaskRow(
+        "anomaly",
+        "anomaly",
+        {},
+        _per_step(y=_GAPPY, z=_WALK * 1e4),
+        ("y", "z"),
+        _field("y", "number", _GAPPY) | _field("z", "number", _WALK * 1e4),
+        _right_surprise,
+    ),
+    TaskRow(
+        "anomaly-labels",
+        "anomaly",
+        {"labels": "odd"},
+        _per_step(y=_WALK, odd=_flags(0.3, seed=3)),
+        ("y",),
+        _field("y", "number", _WALK),
+        _right_surprise,
+    ),
+    TaskRow(
+        "anomaly-elements",
+        "anomaly",
+        {"smooth": 2},
+        _per_step(y=_LETTERS),
+        ("y",),
+        _field("y", "text", _LETTERS),
+        _right_surprise,
     ),
     TaskRow(
         "next-frame",

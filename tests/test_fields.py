@@ -174,13 +174,6 @@ def test_numbers_are_scaled_by_the_training_rows() -> None:
     assert encoded(fitted("number", train, scale="none"), other)[:, 0].tolist() == [0.0, 100.0]
 
 
-def test_scaled_values_are_cut_at_the_clip() -> None:
-    field = fitted("number", [0.0, 2.0], clip=3)
-    encoded = field.encode(pl.DataFrame({"x": [-9.0, 1.5, None, 4.5]}), "rows")
-    assert encoded[:, 0].nan_to_num(7.0).tolist() == [-3, 0.5, 7, 3]
-    assert field.plain([(-9.0,), (1.5,)]).tolist() == [[-3], [0.5]]  # type: ignore[union-attr]
-
-
 @pytest.mark.parametrize("scale", ["standard", "minmax"])
 @pytest.mark.parametrize("value", [0.1, 0.0, -1e9, 1e-300])
 def test_a_constant_column_becomes_zero(scale: str, value: float) -> None:
@@ -496,3 +489,29 @@ def test_vocabularies_are_those_of_the_training_rows(kind: str, train: Any, othe
         trained, _, _ = prepare(table, declare(spec))
         found.append((trained.fields["x"].fitted(), trained.tasks["x"].fitted()))
     assert found[0] == found[1]
+
+
+# Numbers that drift -------------------------------------------------------------------------------
+
+
+def test_a_limit_squeezes_what_is_far_and_leaves_what_is_near() -> None:
+    options = {"kind": "number", "scale": "none", "limit": 2.0}
+    field = KINDS["number"]("x", ("x",), KINDS["number"].Spec.model_validate(options))
+    frame = pl.DataFrame({"x": [0.01, -2.0, 1e6, None]})
+    field.fit(frame)
+    found = field.encode(frame, "rows")[:, 0]
+    assert found[:3].tolist() == pytest.approx([0.01, 2 * np.tanh(-1), 2.0], rel=1e-4)
+    assert found[3].isnan()
+
+
+def test_differences_are_changes_in_units_of_the_usual_change() -> None:
+    options = {"kind": "number", "scale": "none", "differences": True}
+    field = KINDS["number"]("x", ("x",), KINDS["number"].Spec.model_validate(options))
+    field.fit(pl.DataFrame({"x": [0.0, 1.0, 4.0]}))
+    encoder = field.encoder()
+    frame = pl.DataFrame({"x": [5.0, 9.0, None, 9.0, 8.0, 1.0, 2.0]})
+    steps = Ragged(field.encode(frame, "rows"), torch.tensor([5, 0, 2]))
+    times = torch.zeros(7, dtype=torch.float64)
+    found, _ = encoder.unroll(steps, times, times, encoder.initial_state(3))
+    # The mean change of the training rows is 2; nothing stands before the first of a sequence.
+    assert found[:, -1].tolist() == [0.0, 2.0, 0.0, 0.0, -0.5, 0.0, 0.5]

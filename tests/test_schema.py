@@ -66,7 +66,7 @@ FULL = {
         "text_columns": ["label"],
     },
     "inputs": {
-        "ü_*": {"kind": "number", "role": "known", "scale": "minmax", "clip": 5.0},
+        "ü_*": {"kind": "number", "role": "known", "scale": "minmax"},
         "no": {"kind": "category", "role": "static", "unknown": "allow", "size": 3},
         "2026": {"kind": "timestamp"},
         "chord": {"kind": "many_hot"},

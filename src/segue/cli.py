@@ -116,7 +116,7 @@ def _command(commands: Any, name: str, call: Any, text: str) -> argparse.Argumen
 def _add_target(command: argparse.ArgumentParser) -> None:
     command.add_argument("--target", metavar="COLUMN", help="what to learn; a pattern for several")
     command.add_argument("--horizon", metavar="N", type=_positive, help="forecast N steps ahead")
-    tasks = "classify, regress, tag, forecast or next"
+    tasks = "classify, regress, tag, forecast, next or anomaly"
     command.add_argument("--task", metavar="TASK", help=tasks)
 
 
@@ -190,7 +190,9 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.output is not None:
         refuse(options.output, overwrite=options.overwrite)
-    frame = run.load(options.run).predict(_tables(options.data), options.ahead)
+    frame, remarks = run.load(options.run).predicted(_tables(options.data), options.ahead)
+    for remark in remarks:
+        print(f"segue: {remark}", file=sys.stderr)
     if options.output is None:
         print(csv(frame).decode(), end="")
     else:

@@ -79,6 +79,7 @@ Seed = Count
 Fraction = Annotated[float, real("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
 AboveZero = Annotated[float, real("a number above 0", lambda x: x > 0)]
 NotNegative = Annotated[float, real("a number of at least 0", lambda x: x >= 0)]
+Real = Annotated[float, real("a number", lambda x: True)]
 Share = Annotated[
     int | float,
     real("a fraction below 1 or a whole number", lambda x: 0 <= x < 1 or x >= 1 and x % 1 == 0),
@@ -206,10 +207,17 @@ class Output(Strict):
     Attributes:
         reads_itself: the past of the output's own columns is read, so that it can do without
             inputs.
+        is_input: a pattern among the inputs stands for the output's own columns, too.
     """
 
     reads_itself: ClassVar[bool] = False
+    is_input: ClassVar[bool] = False
     task: StrictStr
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Columns that are read for scores alone; they may be missing, and are no inputs."""
+        return ()
 
 
 class Model(Strict):

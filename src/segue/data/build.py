@@ -63,12 +63,12 @@ def fields_of(declaration: Declaration, columns: Iterable[str], origin: str) -> 
         for name, spec in declaration.outputs.items()
         for column in match(name, known, "outputs", origin)
     }
+    taken = {column for column, spec in targets.items() if not spec.is_input}
+    taken |= _frame_of(declaration)
     fields: dict[str, Field] = {}
     for name, spec in declaration.inputs.items():
         kind, where = KINDS[spec.kind], f"inputs.{name}"
-        own = _own(
-            name, known, "inputs", declaration.inputs, {*targets, *_frame_of(declaration)}, origin
-        )
+        own = _own(name, known, "inputs", declaration.inputs, taken, origin)
         _refuse_many(kind.several, own, f"{where}.kind", f"one column for kind {spec.kind}")
         if name in targets and not targets[name].reads_itself:
             got, fix = f"the target of {targets[name].task}", "remove it from the inputs"
@@ -127,9 +127,11 @@ def _own(
 
 
 def _frame_of(declaration: Declaration) -> set[str]:
-    """The columns that say where rows belong."""
+    """The columns that say where rows belong, and those that scores alone read."""
     data = declaration.data
-    return {column for column in (data.key, data.time, data.split.column) if column is not None}
+    framing = (data.key, data.time, data.split.column)
+    beside = {column for spec in declaration.outputs.values() for column in spec.beside}
+    return {column for column in framing if column is not None} | beside
 
 
 def _refuse_many(several: bool, columns: tuple[str, ...], where: str, expected: str) -> None:
@@ -197,6 +199,8 @@ def _step_and_static(
     for task in tasks.values():
         present = [column for column in task.columns if column in frame.columns]
         (steps if task.every and not task.whole else ends).extend(present)
+    for spec in declaration.outputs.values():
+        steps.extend(column for column in spec.beside if column in frame.columns)
     part = declaration.data.split.column
     if part is not None and part in frame.columns:
         (steps if declaration.data.rows == "steps" else static).append(part)
@@ -340,12 +344,17 @@ def _from_examples(
     found = _unfolded(frame, declaration, fields, steps, origin)
     kept = np.logical_and.reduce([lengths >= 0 for _, lengths in found] or [np.array(True)])
     skipped = int((~kept).sum()) if kept.ndim else 0
+    # Of all rows, so that a number names the row of the table even where others are left out.
+    keys, times = _example_keys(frame, data.key, origin), None
     if skipped:
+        if skipped == frame.height:
+            expected, fix = "at least one example that can be read", "declare `on_error: stop`"
+            raise DataError(origin, expected, f"{skipped} that cannot", fix)
+        keys = keys.filter(pl.Series(kept))
         found = [_without_rows(values, lengths, kept) for values, lengths in found]
         frame = frame.filter(pl.Series(kept))
     lengths = _common_lengths(found, frame.height, origin)
     flat = pl.DataFrame([values for values, _ in found])
-    keys, times = _example_keys(frame, data.key, origin), None
     if data.time is not None:
         times = _clock(flat[data.time], origin) if found else _ends(frame[data.time], origin)
 

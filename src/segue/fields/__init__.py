@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segue.fields.audio import Audio
 from segue.fields.category import Category
 from segue.fields.field import Encoder, EncoderState, Field
 from segue.fields.image import Image
@@ -16,6 +17,7 @@ from segue.fields.video import Video
 KINDS: dict[str, type[Field]] = {
     "number": Number,
     "timestamp": Timestamp,
+    "audio": Audio,
     "image": Image,
     "video": Video,
     "text": Text,

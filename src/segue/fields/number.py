@@ -11,9 +11,11 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from pydantic import StrictBool
 from torch import Tensor
 
 from segue.errors import DataError
+from segue.fields.differences import Differences
 from segue.fields.field import (
     Encoder,
     EncoderState,
@@ -33,8 +35,9 @@ class Number(Field):
 
     A value ``v`` becomes ``(v - shift) / scale`` with the mean and standard deviation of the
     training rows (``scale: standard``), their minimum and range (``minmax``), or stays as it is
-    (``none``). A missing number is NaN until the encoder turns it into "not observed"; no
-    arithmetic is done on it.
+    (``none``). With a limit L it is then ``L tanh(v / L)``: what lies far from the training rows
+    stays within L. With `differences` its changes are features as well (`Differences`). A missing
+    number is NaN until the encoder turns it into "not observed"; no arithmetic is done on it.
     """
 
     several = True
@@ -48,12 +51,12 @@ class Number(Field):
         """
 
         scale: Literal["standard", "minmax", "none"] = "standard"
-        clip: AboveZero | None = None
+        limit: AboveZero | None = None
+        differences: StrictBool = False
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
         super().__init__(name, columns, spec)
-        self._scale = spec.scale
-        self._clip = np.inf if spec.clip is None else spec.clip
+        self._scale, self._limit, self._differences = spec.scale, spec.limit, spec.differences
         self.shift: NDArray[np.float64] = np.zeros(len(columns))
         self.scale: NDArray[np.float64] = np.ones(len(columns))
         self.gaps: NDArray[np.bool_] = np.zeros(len(columns), bool)
@@ -61,6 +64,8 @@ class Number(Field):
         time since. A value that is missing elsewhere is 0 after scaling, without a flag."""
         self.unit = 1.0
         """The time from one step to the next, in which the time since is measured."""
+        self.change: NDArray[np.float64] = np.ones(len(columns))
+        """The mean absolute change from row to row in the training rows, after scaling."""
 
     @classmethod
     def fits(cls, values: pl.Series, *, whole: bool) -> bool:
@@ -78,27 +83,40 @@ class Number(Field):
                 self.shift[index] = np.fmin.reduce(values)
                 self.scale[index] = np.fmax.reduce(values) - self.shift[index]
             self.scale[index] = scale_of(self.scale[index], self.shift[index])
+        if self._differences:
+            changes = np.abs(np.diff(self.encode(frame, "training rows").numpy(), axis=0))
+            seen = np.isfinite(changes)
+            mean = np.where(seen, changes, 0.0).sum(0) / np.maximum(seen.sum(0), 1)
+            self.change = np.where(mean > 0, mean, 1.0).astype(np.float64)
 
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
         encoded = np.empty((frame.height, len(self.columns)), np.float32)
         for index, column in enumerate(self.columns):
             for some, values in _blocks(frame[column], origin):
                 scaled = (values - self.shift[index]) / self.scale[index]
-                encoded[some, index] = scaled.clip(-self._clip, self._clip)
+                encoded[some, index] = self._limited(scaled)
         return torch.from_numpy(encoded)
 
     def plain(self, rows: Sequence[Values]) -> NDArray[Any] | None:
         values = plain_numbers(rows)
         if values is None:
             return None
-        scaled = (values - self.shift) / self.scale
-        return scaled.clip(-self._clip, self._clip).astype(np.float32)
+        return self._limited((values - self.shift) / self.scale).astype(np.float32)
+
+    def _limited(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self._limit is None:
+            return values
+        limited: NDArray[np.float64] = self._limit * np.tanh(values / self._limit)
+        return limited
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         return raw_column(name, values, pl.Float64, "a number", origin)
 
     def encoder(self) -> Encoder:
-        return NumberEncoder(torch.from_numpy(self.gaps), self.unit)
+        encoder = NumberEncoder(torch.from_numpy(self.gaps), self.unit)
+        if not self._differences:
+            return encoder
+        return Differences(encoder, torch.from_numpy(self.change).float())
 
     def fitted(self) -> dict[str, Any]:
         return {
@@ -106,11 +124,13 @@ class Number(Field):
             "scale": self.scale.tolist(),
             "gaps": self.gaps.tolist(),
             "unit": self.unit,
+            **({"change": self.change.tolist()} if self._differences else {}),
         }
 
     def restore(self, fitted: dict[str, Any]) -> None:
         self.shift, self.scale = np.array(fitted["shift"], float), np.array(fitted["scale"], float)
         self.gaps, self.unit = np.array(fitted["gaps"], bool), float(fitted["unit"])
+        self.change = np.array(fitted.get("change", self.change), float)
 
     def example(self, index: int) -> float:
         return float(f"{self.shift[index]:.4g}")
