@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, StrictBool
 from torch import Tensor
 
 from segue.errors import DataError
-from segue.fields.field import Encoder, Field
+from segue.fields.field import Encoder, Field, are_paths
 from segue.fields.many_hot import Identity
 from segue.fields.maps import Convolutions, Maps, check_patch
 from segue.fields.number import scale_of
@@ -188,9 +188,7 @@ class Image(Pictures):
 
     @classmethod
     def fits(cls, values: pl.Series, *, whole: bool) -> bool:
-        if values.dtype != pl.String or values.null_count() == len(values):
-            return False
-        return bool(values.drop_nulls().str.contains(r"(?i)\.(png|jpe?g)$").all())
+        return are_paths(values, (".png", ".jpg", ".jpeg"))
 
     def unfold(self, cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:
         """The pictures, or their rows, one after another, as flat bytes; and how many each cell
