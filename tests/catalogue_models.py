@@ -253,6 +253,7 @@ def series(*, gaps: bool = False, late: bool = False) -> pl.DataFrame:
                     "v0": columns[0],
                     "v1": columns[1],
                     "heat": rng.normal(size=len(time)),
+                    "sold": np.random.default_rng(place).poisson(3, len(time)).astype(float),
                     "sale": pl.Series(rng.choice(["yes", "no"], len(time))),
                     "site": ["north" if place else "south"] * len(time),
                 }
@@ -412,6 +413,18 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
         ),
         series,
     ),
+    "forecast-counts": (
+        _spec(
+            TIMED,
+            CLOCK,
+            {"sold": {**FORECAST, "distribution": "negative_binomial", "conformal": True}},
+        ),
+        series,
+    ),
+    "forecast-heavy-tails": (
+        _spec(TIMED, CLOCK, {"v*": {**FORECAST, "distribution": "student_t", "conformal": True}}),
+        lambda: series(gaps=True, late=True),
+    ),
     "classify": (_spec(KEYED, MIXED, {"kind": {"task": "classify"}}), keyed),
     "regress-end": (_spec(KEYED, NUMBERS, {"amount": {"task": "regress"}}), keyed),
     "regress-every": (_spec(TIMED, MIXED, {"level": {"task": "regress", "at": "every"}}), keyed),
@@ -549,6 +562,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 ELMAN = {"elman": {"cell": "elman", "dropout": 0.0}}
+AFTER_EFFECTS = {"after-effects": {"decoder": "recurrent", "skip": "seasonal"}}
 ENDS = {
     "mean": {"pool": "mean"},
     "both": {"pool": "both", "layers": 2},
@@ -587,6 +601,10 @@ def _row(kind: str, variant: str, model: Mapping[str, Any]) -> Row:
 
 
 def _variants(kind: str) -> dict[str, dict[str, Any]]:
+    if kind == "forecast-known-ahead":
+        return {**MODELS, **AFTER_EFFECTS}
+    if kind in ("forecast-counts", "forecast-heavy-tails"):
+        return {"plain": {}}
     if kind.startswith("forecast"):
         return MODELS
     if kind.endswith("apart"):

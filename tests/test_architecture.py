@@ -50,6 +50,7 @@ ORDER = (
     {"model"},
     {"inference"},
     {"trained"},
+    {"conformal"},
     {"defaults", "checkpoint"},
     {"records", "language"},
     {"train", "stream", "evaluate", "predict", "infer"},

@@ -118,7 +118,9 @@ def test_answers_are_of_the_type_and_the_values_of_the_targets(row: TaskRow) -> 
     task = row.fitted()
     targets = row.targets(task)
     right = row.right(task, targets)
-    answers = task.decode_whole(right, targets.steps) if task.whole else task.decode(right)
+    answers = (
+        task.decode_whole(right, targets.steps, row.train) if task.whole else task.decode(right)
+    )
     for column in row.columns:
         name = f"next_{column}" if row.task == "next" else column
         raw = (row.train.steps if task.every and not task.whole else row.train.static)[column]

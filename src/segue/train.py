@@ -22,6 +22,7 @@ from segue import language, ops
 from segue.cells import LawCell
 from segue.checkpoint import BAD_BATCH
 from segue.clock import Clock
+from segue.conformal import calibrate, refuse_without
 from segue.data.build import build, fields_of, tasks_of
 from segue.data.order import draws
 from segue.data.read import Table
@@ -169,6 +170,7 @@ def fit(
     network.load_state_dict(kept)
     network.eval()
     _calibrate(trained, course.store, parts)
+    calibrate(trained, course.store, parts["valid"])
     return trained
 
 
@@ -290,6 +292,7 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
         network = Network(fields, tasks, declaration, clock.step)
     trained = Trained(declaration, fields, tasks, network, clock)
     language.attach(trained)
+    refuse_without(parts["valid"], trained)
     return trained, sequences, parts
 
 
