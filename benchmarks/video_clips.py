@@ -35,10 +35,10 @@ def decoded() -> dict[str, int]:
             streams, frames = streams + 1, frames + sum(1 for _ in clip.frames())
         for stream in range(8):
             try:
-                _, blocks = sound(FOLDER / name, name, stream)
+                heard = sum(len(block) for _, block in sound(FOLDER / name, name, stream))
             except DataError:
                 break
-            tracks, samples = tracks + 1, samples + sum(len(block) for block in blocks)
+            tracks, samples = tracks + 1, samples + heard
     return {"streams": streams, "frames": frames, "sound tracks": tracks, "samples": samples}
 
 

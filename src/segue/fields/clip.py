@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ from segue.fields.extras import package
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
+
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
+"""How files end that hold a video."""
 
 PATIENCE = 30.0
 """Seconds after which a file that has given no further frame is given up."""
@@ -109,14 +113,13 @@ class Clip:
     def _index(self) -> list[int]:
         """The numbers of the frames that can be begun with; without decoding any."""
         self._container.seek(self._start, stream=self._shown)
-        packets = [p for p in self._container.demux(self._shown) if p.size]
-        stamps = sorted(p.pts for p in packets if p.pts is not None)
-        if len(stamps) < len(packets) or len(set(stamps)) < len(stamps):
-            self._rewind()
+        found = [(p.pts, p.is_keyframe) for p in self._container.demux(self._shown) if p.size]
+        self._rewind()
+        stamps = sorted(stamp for stamp, _ in found if stamp is not None)
+        if len(set(stamps)) < len(found):
             return [0]  # without times that tell frames apart there is no place to go to
         self._stamps, place = stamps, {stamp: number for number, stamp in enumerate(stamps)}
-        self._rewind()
-        return sorted({0} | {place[p.pts] for p in packets if p.is_keyframe and p.pts is not None})
+        return sorted({0} | {place[stamp] for stamp, begins in found if begins})
 
     def _decoded(self, since: int | None = None) -> Iterator[Any]:
         """Frames from here on, or from a time stamp on."""
@@ -136,33 +139,25 @@ class Clip:
             raise _damaged(self._where, "a whole video", got) from None
 
 
-def sound(path: Path, where: str, stream: int = 0) -> tuple[int, Iterator[NDArray[np.float32]]]:
-    """The sound track of a file, some samples at a time.
+def sound(path: Path, where: str, stream: int = 0) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The rate of the sound track of a file, and its samples ``[n, channels]``, from -1 to 1, block
+    by block.
 
     Args:
         stream: which of its sound tracks, from 0.
 
-    Returns:
-        samples per second, and blocks ``[n, channels]`` of numbers from -1 to 1.
-
     Raises:
-        DataError: no such file, no sound track, or damaged; the last while the blocks are read.
+        DataError: no such file, no sound track, or damaged.
     """
     container = _opened(path, where)
     heard = _stream(container, "audio", stream, where)
-    return int(heard.rate), _samples(container, heard, where)
-
-
-def _samples(container: InputContainer, heard: Any, where: str) -> Iterator[NDArray[np.float32]]:
     av = package("av", "video", where)
     resampler = av.AudioResampler(format="fltp", layout=heard.layout, rate=heard.rate)
     try:
         with container:
-            for frame in container.decode(heard):
+            for frame in chain(container.decode(heard), (None,)):
                 for block in resampler.resample(frame):
-                    yield np.ascontiguousarray(block.to_ndarray().T)
-            for block in resampler.resample(None):
-                yield np.ascontiguousarray(block.to_ndarray().T)
+                    yield int(heard.rate), np.ascontiguousarray(block.to_ndarray().T)
     except av.FFmpegError as error:
         raise _damaged(where, "a whole sound track", f"a damaged one ({error.strerror})") from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from pydantic import BeforeValidator, StrictBool
 from torch import Tensor
 
 from segue.errors import DataError
-from segue.fields.field import Encoder, Field
+from segue.fields.field import Encoder, Field, are_paths
 from segue.fields.many_hot import Identity
 from segue.fields.maps import Convolutions, Maps, check_patch
 from segue.fields.number import scale_of
@@ -77,7 +76,6 @@ class Pictures(Field):
     of the training rows, of at most `LOOKED_AT` pictures among them.
 
     Attributes:
-        folder: where relative paths start.
         shape: C, height and width; what `size` says, or those of the first picture; (0, 0, 0)
             before.
     """
@@ -86,12 +84,13 @@ class Pictures(Field):
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Picture) -> None:
         super().__init__(name, columns, spec)
-        self.folder = Path()
         self.frame, self._skip = spec.frame, spec.on_error == "skip"
         self.maps, self.patch, self._features = spec.maps, spec.patch, spec.features
         self.shift, self.scale = 0.0, 1.0
         known = spec.size or spec.crop
         self.shape = (self.frame.channels, *known) if known else (0, 0, 0)
+        if known and self.maps:
+            check_patch(f"inputs.{name}", self.shape, self.patch)
 
     def fit(self, frame: pl.DataFrame) -> None:
         chosen = np.unique(np.linspace(0, frame.height - 1, self.LOOKED_AT).astype(np.int64))
@@ -151,10 +150,9 @@ class Pictures(Field):
         return int(np.prod(self.shape))
 
     def as_is(self, value: Any) -> Bytes | None:
-        """A raw step that comes live, F numbers in the form in which the network reads a picture,
-        channels first; None where `value` is something else.
+        """A value of a record that is a raw step already, F bytes, channels first; else None.
 
-        A list of numbers is what sequences are made of, so that what was read can be sent again.
+        Raw steps are what is taken from data to be sent as records.
         """
         step = np.asarray(value) if isinstance(value, list | tuple | np.ndarray) else np.zeros(0)
         if step.shape != (self.width,) or step.dtype.kind not in "ui" or not is_in_bytes(step):
@@ -190,9 +188,7 @@ class Image(Pictures):
 
     @classmethod
     def fits(cls, values: pl.Series, *, whole: bool) -> bool:
-        if values.dtype != pl.String or values.null_count() == len(values):
-            return False
-        return bool(values.drop_nulls().str.contains(r"(?i)\.(png|jpe?g)$").all())
+        return are_paths(values, (".png", ".jpg", ".jpeg"))
 
     def unfold(self, cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:
         """The pictures, or their rows, one after another, as flat bytes; and how many each cell

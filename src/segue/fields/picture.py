@@ -87,7 +87,7 @@ def pillow(module: str, where: str) -> Any:
     """A module of pillow.
 
     Raises:
-        DataError: it is not installed.
+        SpecError: it is not installed.
     """
     return package(f"PIL.{module}", "video", where)
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segue.errors import DataError
-from segue.fields.clip import Clip
+from segue.fields.clip import SUFFIXES, Clip
+from segue.fields.field import are_paths
 from segue.fields.image import Picture, Pictures, flat, nested
 from segue.fields.picture import Bytes, drawn, picture_of
 from segue.schema import AboveZero, Count, Role
@@ -36,8 +37,6 @@ class Video(Pictures):
     where its frames are read; a few are in memory at any time.
     """
 
-    long = True
-
     class Spec(Picture):
         """Options of kind `video`.
 
@@ -56,10 +55,7 @@ class Video(Pictures):
 
     @classmethod
     def fits(cls, values: pl.Series, *, whole: bool) -> bool:
-        if not whole or values.dtype != pl.String or values.null_count() == len(values):
-            return False
-        endings = r"(?i)\.(mp4|m4v|mov|mkv|webm|avi|mpe?g)$"
-        return bool(values.drop_nulls().str.contains(endings).all())
+        return whole and are_paths(values, SUFFIXES)
 
     def unfold(self, cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:
         """References to the frames, one after another, such as ``clip.mp4#17``, or where the videos
