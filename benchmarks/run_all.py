@@ -53,7 +53,13 @@ ROWS = (
     Row("tinyshakespeare", "tinyshakespeare.py --seeds 1", "small transformer 1.88 (published)"),
     Row("jsb_chorales", "jsb_chorales.py --seeds 3", "LSTM 8.45 (published)"),
     Row("surnames", "surnames.py --seeds 3", ""),
+    Row("fsdd", "fsdd.py --seeds 3", "small convolutional nets 0.97 to 0.99 (published)"),
+    Row("snips", "snips.py --seeds 3", "slot-gated BiLSTM 0.88 to 0.89 (published, another split)"),
+    Row("fsdd_strings", "fsdd_strings.py --seeds 1", ""),
+    Row("harvard", "harvard.py --seeds 1", ""),
     Row("adding", "adding.py --seeds 3", "", 4),
+    Row("multi30k", "multi30k.py --seeds 1", "", 2),
+    Row("scitldr", "scitldr.py --seeds 1", "BART 35.0, extractive oracle 38.5 (published)", 2),
 )
 
 
@@ -140,6 +146,12 @@ def extra(own: list[dict[str, Any]]) -> Iterator[str]:
         ("against_uncapped_truth", "against uncapped truth"),
         ("accuracy", "accuracy"),
         ("mase", "MASE"),
+        ("chrf", "chrF"),
+        ("bleu_2017", "BLEU on test_2017_flickr"),
+        ("rouge1_model", "ROUGE-1"),
+        ("rouge1_lead", "against the lead's"),
+        ("rouge2_model", "ROUGE-2"),
+        ("rouge2_lead", "against the lead's"),
     ):
         if name in own[0]:
             yield f"; {words} {statistics.median(one[name] for one in own):.3f}"

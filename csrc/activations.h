@@ -42,14 +42,36 @@ inline typename S::F minus_size_of(typename S::F x) {
     return S::floats(S::bits(x) | S::bits(S::splat(-0.0f)));
 }
 
+// exp(a) for a <= 0
+template <class S>
+inline typename S::F exp(typename S::F a) {
+    const Exp<S> one = exp_of_negative<S>(a);
+    return S::fma(one.power, one.part, one.power);
+}
+
 // e = exp(-|x|); 1 / (1 + e) for x >= 0, e / (1 + e) for x < 0. Exactly 0 below -87.7 and exactly 1 above 17.4.
 template <class S>
 inline typename S::F sigmoid(typename S::F x) {
     using F = typename S::F;
     const F one = S::splat(1.0f);
-    const Exp<S> exp = exp_of_negative<S>(minus_size_of<S>(x));
-    const F e = S::fma(exp.power, exp.part, exp.power);
+    const F e = exp<S>(minus_size_of<S>(x));
     return S::select(x < S::splat(0.0f), e, one) / (one + e);
+}
+
+// sigmoid(x) and sigmoid(-x), each as exact as the other.
+template <class S>
+struct Shares {
+    typename S::F share, rest;
+};
+
+template <class S>
+inline Shares<S> shares(typename S::F x) {
+    using F = typename S::F;
+    const F one = S::splat(1.0f);
+    const F e = exp<S>(minus_size_of<S>(x));
+    const F larger = one / (one + e), smaller = e * larger;
+    const auto is_below = x < S::splat(0.0f);
+    return {S::select(is_below, smaller, larger), S::select(is_below, larger, smaller)};
 }
 
 // (1 - e) / (1 + e) with e = exp(-2 |x|), and the sign of x. 1 - e comes without cancellation: near 0 power is 1.

@@ -14,6 +14,7 @@ struct Lanes {
     static F splat(float a) { return _mm256_set1_ps(a); }
     static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
     static F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
+    static F root(F a) { return _mm256_sqrt_ps(a); }
     static F larger(F a, F b) { return _mm256_max_ps(a, b); }
     template <class Condition>
     static F select(Condition yes, F a, F b) {

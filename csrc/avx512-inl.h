@@ -16,6 +16,7 @@ struct Lanes {
     static F splat(float a) { return _mm512_set1_ps(a); }
     static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
     static F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
+    static F root(F a) { return _mm512_sqrt_ps(a); }
     static F larger(F a, F b) { return _mm512_maskz_max_ps(0xffff, a, b); }  // GCC 12 warns of the plain one
     template <class Condition>
     static F select(Condition yes, F a, F b) {

@@ -286,6 +286,84 @@ void scan_linear(const Input& a, const Input& b, const Input& lengths, const Inp
     segue::scan_linear(work);
 }
 
+segue::Diagonal diagonal_law(const Call& call, int code) {
+    if (code < 0 || code > 3)
+        refuse(call.name + ": law", "0 (min_gru), 1 (min_lstm), 2 (rg_lru) or 3 (s5)", std::to_string(code),
+               "pass one of these");
+    return static_cast<segue::Diagonal>(code);
+}
+
+// The widths of a diagonal law of H units: G, of its states and of its rates.
+struct DiagonalWidths {
+    Extent gates, states, rates;
+
+    DiagonalWidths(segue::Diagonal law, int64_t hidden)
+        : gates{"G", segue::parts_of(law).gates * hidden},
+          states{"R", segue::parts_of(law).states * hidden},
+          rates{"W", segue::parts_of(law).rates * hidden} {}
+};
+
+void check_rates(const Call& call, bool has_rates, const DiagonalWidths& law) {
+    if (has_rates != (law.rates.size > 0))
+        refuse(call.name + ": rates", law.rates.size ? "rates" : "none", has_rates ? "rates" : "none",
+               "pass those that the law has");
+}
+
+void scan_diagonal(int code, const Input& x, const Input& w_x, const Input& b, const MaybeInput& rates,
+                   const Input& lengths, const Input& h0, const MaybeOutput& gates, const Output& y,
+                   const Output& h_last, int threads) {
+    const Call call{"scan_diagonal"};
+    const segue::Diagonal law = diagonal_law(call, code);
+    const Extent N{"N", call.extent(x, "x", 0)}, I{"I", call.extent(x, "x", 1)};
+    const int64_t hidden = call.extent(h0, "h0", 1) / segue::parts_of(law).states;
+    const DiagonalWidths width(law, hidden);
+    check_rates(call, bool(rates), width);
+    const std::vector<int64_t> counts = call.lengths(lengths, N.size);
+    const Extent B{"B", static_cast<int64_t>(counts.size())};
+    const segue::DiagonalScan work{law,
+                                   {B.size, N.size, counts.data(), false, call.at_least_one(threads)},
+                                   hidden,
+                                   call.get(x, "x", {N, I}),
+                                   call.weights(w_x, "w_x", width.gates, I, segue::parts_of(law).gates, false),
+                                   call.get(b, "b", {width.gates}),
+                                   call.get(rates, "rates", {width.rates}),
+                                   call.get(h0, "h0", {B, width.states}),
+                                   call.get(gates, "gates", {N, width.gates}),
+                                   call.get(y, "y", {N, width.states}),
+                                   call.get(h_last, "h_last", {B, width.states})};
+    nb::gil_scoped_release release;
+    segue::scan_diagonal(work);
+}
+
+void scan_diagonal_back(int code, const MaybeInput& rates, const Input& lengths, const Input& h0, const Input& y,
+                        const Input& gates, const MaybeInput& dy, const MaybeInput& dh_last, const Output& d,
+                        const Output& d_sum, const MaybeOutput& drates, const Output& dh0, int threads) {
+    const Call call{"scan_diagonal_back"};
+    const segue::Diagonal law = diagonal_law(call, code);
+    const Extent N{"N", call.extent(y, "y", 0)};
+    const int64_t hidden = call.extent(h0, "h0", 1) / segue::parts_of(law).states;
+    const DiagonalWidths width(law, hidden);
+    check_rates(call, bool(rates), width);
+    check_rates(call, bool(drates), width);
+    const std::vector<int64_t> counts = call.lengths(lengths, N.size);
+    const Extent B{"B", static_cast<int64_t>(counts.size())};
+    const segue::DiagonalGrad work{law,
+                                   {B.size, N.size, counts.data(), false, call.at_least_one(threads)},
+                                   hidden,
+                                   call.get(rates, "rates", {width.rates}),
+                                   call.get(h0, "h0", {B, width.states}),
+                                   call.get(y, "y", {N, width.states}),
+                                   call.get(gates, "gates", {N, width.gates}),
+                                   call.get(dy, "dy", {N, width.states}),
+                                   call.get(dh_last, "dh_last", {B, width.states}),
+                                   call.get(d, "d", {N, width.gates}),
+                                   call.get(d_sum, "d_sum", {B, width.gates}),
+                                   call.get(drates, "drates", {B, width.rates}),
+                                   call.get(dh0, "dh0", {B, width.states})};
+    nb::gil_scoped_release release;
+    segue::scan_diagonal_back(work);
+}
+
 void draw(std::uint64_t key, double rate, const Output& keep, int threads) {
     const Call call{"draw"};
     call.layout<std::uint8_t>(keep, "keep", 1);
@@ -428,6 +506,10 @@ NB_MODULE(_native, m) {
         "dgain_x"_a.none(), "dgain_h"_a.none(), "dh0"_a, "reverse"_a, "threads"_a, "half"_a = false);
     m.def("scan_linear", &scan_linear, "a"_a, "b"_a, "lengths"_a, "h0"_a, "y"_a, "h_last"_a, "reverse"_a,
           "threads"_a);
+    m.def("scan_diagonal", &scan_diagonal, "law"_a, "x"_a, "w_x"_a, "b"_a, "rates"_a.none(), "lengths"_a, "h0"_a,
+          "gates"_a.none(), "y"_a, "h_last"_a, "threads"_a);
+    m.def("scan_diagonal_back", &scan_diagonal_back, "law"_a, "rates"_a.none(), "lengths"_a, "h0"_a, "y"_a, "gates"_a,
+          "dy"_a.none(), "dh_last"_a.none(), "d"_a, "d_sum"_a, "drates"_a.none(), "dh0"_a, "threads"_a);
     m.def("draw", &draw, "key"_a, "rate"_a, "keep"_a, "threads"_a);
     m.def("cut", &cut, "lengths"_a, "flags"_a);
     m.def("scan_elman", &scan_elman, "scan"_a, "activation"_a);

@@ -287,6 +287,10 @@ int gru(Program& self, int x, int lengths, int h, const Table& w_x, const Row& b
     return self.gru(x, lengths, recurrent(w_x, b, w_h, gain_x, gain_h, zoneout_h), row(b_hn), h);
 }
 
+int diagonal(Program& self, int x, int lengths, int h, int law, const Table& w_x, const Row& b, const Rows& rates) {
+    return self.diagonal(x, lengths, static_cast<segue::Diagonal>(law), matrix(w_x), b.data(), row(rates), h);
+}
+
 int embed(Program& self, int codes, int64_t column, const Table& table) {
     return self.embed(codes, column, matrix(table));
 }
@@ -335,6 +339,7 @@ void bind_program(nb::module_& m) {
              "zoneout_h"_a, "zoneout_c"_a)
         .def("gru", &gru, "x"_a, "lengths"_a, "h"_a, "w_x"_a, "b"_a, "w_h"_a, "b_hn"_a.none(),
              "gain_x"_a.none(), "gain_h"_a.none(), "zoneout_h"_a)
+        .def("diagonal", &diagonal, "x"_a, "lengths"_a, "h"_a, "law"_a, "w_x"_a, "b"_a, "rates"_a.none())
         .def("embed", &embed, "codes"_a, "column"_a, "table"_a)
         .def("observed", &observed, "x"_a, "times"_a, "gaps"_a, "unit"_a, "last_seen"_a)
         .def("set_row", &Program::set_row, "row"_a)

@@ -59,6 +59,20 @@ struct GruRowGrad {
     float* kept;  // z * dh is added
 };
 
+// One row of a diagonal law: of the sums of its gates and the state before, the state after, y.
+struct DiagonalRow {
+    float* gates;  // [G], where the sums are kept
+    const float* h;
+    float* y;
+};
+
+// dh, the gradient of y but for dy, becomes that of h; d_sum and drates are added to.
+struct DiagonalRowGrad {
+    std::int64_t hidden;
+    const float *gates, *rates, *h, *dy;  // dy may be null
+    float *dh, *d, *d_sum, *drates;
+};
+
 // A group of columns of one row: u becomes xhat = (u - mean) * rstd, and gates = start + gain * xhat; gates may be
 // start.
 struct NormRow {
@@ -159,6 +173,10 @@ struct Primitives {
     // y = a * h + b
     void (*advance_linear)(std::int64_t size, const float* a, const float* h, const float* b, float* y);
 
+    // The sums of some units of some rows, where `seen` are the inputs, and at once the law of these, row after row.
+    void (*advance_diagonal)(Diagonal law, const Step& step, const DiagonalRow* rows, const float* rates);
+    void (*diagonal_back)(Diagonal law, const DiagonalRowGrad& row, std::int64_t from, std::int64_t to);  // some units
+
     // Blocks [from, to) of the draws of a key; `keep` is where the first of them goes.
     void (*draw_blocks)(std::uint64_t key, std::uint32_t threshold, std::int64_t from, std::int64_t to,
                         std::uint8_t* keep);
@@ -192,6 +210,8 @@ void outer(const Primitives& p, const Outer& call);
 void before(const Primitives& p, const Before& call);
 void draw(const Primitives& p, const Draw& call);
 void scan_linear(const Primitives& p, const Linear& call);
+void scan_diagonal(const Primitives& p, const DiagonalScan& call);
+void scan_diagonal_back(const Primitives& p, const DiagonalGrad& call);
 void scan_elman(const Primitives& p, const Elman& call);
 void scan_lstm(const Primitives& p, const Lstm& call);
 void scan_gru(const Primitives& p, const Gru& call);

@@ -114,6 +114,14 @@ void scan_linear(const Linear& call) {
     blocked::scan_linear(here(), call);
 }
 
+void scan_diagonal(const DiagonalScan& call) {
+    blocked::scan_diagonal(here(), call);
+}
+
+void scan_diagonal_back(const DiagonalGrad& call) {
+    blocked::scan_diagonal_back(here(), call);
+}
+
 void scan_elman(const Elman& call) {
     blocked::scan_elman(here(), call);
 }

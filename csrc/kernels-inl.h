@@ -217,6 +217,7 @@ void normalize_back(int64_t size, const segue::NormRowGrad* rows, int count) {
 }  // namespace
 
 #include "laws-inl.h"
+#include "diagonal-inl.h"
 #include "outer-inl.h"
 #include "draw-inl.h"
 
@@ -225,4 +226,4 @@ void normalize_back(int64_t size, const segue::NormRowGrad* rows, int count) {
      activate_back,  add,            multiply,       add_product,  add_outer,         add_outer_half,  mix,           \
      mix_back,       normalize,      normalize_back, advance_elman, advance_lstm,     advance_gru,     lstm,          \
      lstm_back,      gru_after,      gru_after_back, gru_before,   gru_before_rest,   gru_before_back,                \
-     gru_before_rest_back, advance_linear, draw_blocks}
+     gru_before_rest_back, advance_linear, advance_diagonal, diagonal_back, draw_blocks}

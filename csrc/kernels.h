@@ -227,6 +227,65 @@ struct Linear {
 
 void scan_linear(const Linear& call);
 
+// Laws whose state enters linearly, each unit by itself: their recurrence is diagonal. p are the sums W_x x + b of the
+// gates, in this order; rates are what the law knows of each unit besides.
+//
+//   min_gru   gates z, n     h = (1 - sigmoid(p_z)) * h + sigmoid(p_z) * p_n
+//   min_lstm  gates i, f, g  h = (f * h + i * p_g) / (f + i), i, f = sigmoid(p_i), sigmoid(p_f)
+//   rg_lru    gates r, i, v  h = a * h + sqrt(1 - a^2) * sigmoid(p_i) * p_v, a = exp(-rate * sigmoid(p_r)), rate >= 0
+//   s5        gates re, im   h = a * h + p, complex; rates and states are re, im as well
+enum class Diagonal : int { min_gru = 0, min_lstm = 1, rg_lru = 2, s5 = 3 };
+
+// How many gates, states and rates a unit has.
+struct DiagonalParts {
+    std::int64_t gates, states, rates;
+};
+
+constexpr DiagonalParts parts_of(Diagonal law) {
+    switch (law) {
+        case Diagonal::min_gru: return {2, 1, 0};
+        case Diagonal::min_lstm: return {3, 1, 0};
+        case Diagonal::rg_lru: return {3, 1, 1};
+        default: return {2, 2, 2};
+    }
+}
+
+// R numbers of state, W rates and G sums of gates: those of H units, part by part.
+struct DiagonalScan {
+    Diagonal law;
+    Sequences over;
+    std::int64_t hidden;
+    const float* x;      // [N, I]
+    Weights w_x;         // I -> G, packed by gate
+    const float* b;      // [G]
+    const float* rates;  // [W]
+    const float* h0;     // [B, R]
+    float* gates;        // [N, G], p, kept for the way back; optional
+    float* y;            // [N, R]
+    float* h_last;       // [B, R]
+};
+
+// d [N, G] is the gradient of p, and may be gates. That of b, and that of the rates, are sums over the steps, given for
+// each sequence.
+struct DiagonalGrad {
+    Diagonal law;
+    Sequences over;
+    std::int64_t hidden;
+    const float* rates;
+    const float* h0;
+    const float* y;
+    const float* gates;
+    const float* dy;       // [N, R], optional: zeros
+    const float* dh_last;  // [B, R], optional: zeros
+    float* d;
+    float* d_sum;   // [B, G], of d
+    float* drates;  // [B, W]
+    float* dh0;     // [B, R]
+};
+
+void scan_diagonal(const DiagonalScan& call);
+void scan_diagonal_back(const DiagonalGrad& call);
+
 // Zeros and ones at random: 1 where a number of Philox4x32-10 is below the threshold. A counter, from 0, gives four
 // numbers; of each block of 64 counters come the first numbers, then the second ones, and so on.
 struct Draw {

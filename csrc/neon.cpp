@@ -14,6 +14,7 @@ struct Lanes {
     static F splat(float a) { return vdupq_n_f32(a); }
     static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
     static F fnma(F a, F b, F c) { return vfmsq_f32(c, a, b); }
+    static F root(F a) { return vsqrtq_f32(a); }
     static F larger(F a, F b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
     static F select(U yes, F a, F b) { return vbslq_f32(yes, a, b); }
     template <class Condition>

@@ -15,6 +15,7 @@ struct Lanes {
     static F splat(float a) { return a; }
     static F fma(F a, F b, F c) { return std::fma(a, b, c); }
     static F fnma(F a, F b, F c) { return std::fma(-a, b, c); }
+    static F root(F a) { return std::sqrt(a); }
     static F larger(F a, F b) { return a > b ? a : b; }
     static F select(bool yes, F a, F b) { return yes ? a : b; }
     static U bits(F a) {

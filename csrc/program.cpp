@@ -215,6 +215,23 @@ int Program::gru(int x, int lengths, const RecurrentWeights& weights, const floa
     return y;
 }
 
+int Program::diagonal(int x, int lengths, Diagonal law, const Matrix& w_x, const float* b, const float* rates, int h) {
+    const DiagonalParts parts = parts_of(law);
+    const int64_t H = w_x.outputs / parts.gates, R = parts.states * H;
+    const int y = like(x, "diagonal", R), before = states_[h].before, after = changed(h);
+    DiagonalScan scan{};
+    scan.law = law, scan.hidden = H;
+    scan.w_x = packed(w_x, parts.gates), scan.b = kept(b, w_x.outputs), scan.rates = kept(rates, parts.rates * H);
+    operations_.push_back([=](const Run& run) {
+        DiagonalScan now = scan;
+        now.over = {run.size(lengths), run.size(y) / R, run.i64(lengths), false, run.threads};
+        now.x = run.f32(x), now.y = run.f32(y);
+        now.h0 = run.f32(before), now.h_last = run.f32(after);
+        scan_diagonal(now);
+    });
+    return y;
+}
+
 int Program::add(int a, int b) {
     const int y = like(a, "sum", last_axis(a));
     operations_.push_back([=](const Run& run) {

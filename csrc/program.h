@@ -110,6 +110,7 @@ class Program {
     int elman(int x, int lengths, const RecurrentWeights& weights, Activation activation, int h);
     int lstm(int x, int lengths, const RecurrentWeights& weights, const LstmWeights& more, int h, int c);
     int gru(int x, int lengths, const RecurrentWeights& weights, const float* b_hn, int h);
+    int diagonal(int x, int lengths, Diagonal law, const Matrix& w_x, const float* b, const float* rates, int h);
     int add(int a, int b);
     int join(const std::vector<int>& parts);
     int take(int x, int index);

@@ -28,10 +28,12 @@ from segue.cells import (
     MinLSTM,
 )
 from segue.layers import (
+    Attend,
     Beside,
     Bidirectional,
     Chain,
     Decay,
+    Decoder,
     Dropout,
     Linear,
     Readout,
@@ -184,9 +186,9 @@ LAYERS = [
         lambda i, h: CausalConv(i, i, kernel=4, depthwise=True),
         *(CAUSAL, EXACT, TORCH),
     ),
-    _row("min-gru", MinGRU, MinGRU, CAUSAL, TORCH),
-    _row("min-lstm", MinLSTM, MinLSTM, CAUSAL, TORCH),
-    _row("rg-lru", RGLRU, RGLRU, CAUSAL, TORCH),
+    _row("min-gru", MinGRU, MinGRU, CAUSAL, EXACT),
+    _row("min-lstm", MinLSTM, MinLSTM, CAUSAL, EXACT),
+    _row("rg-lru", RGLRU, RGLRU, CAUSAL, EXACT),
     _row("conv-rnn", ConvRNN, _pictures(ConvRNN), CAUSAL, TORCH),
     _row("conv-lstm", ConvLSTM, _pictures(ConvLSTM), CAUSAL, TORCH),
     _row(
@@ -252,10 +254,13 @@ LAYERS = [
     _row("chain", Chain, _chain, EXACT),
 ]
 
-# Held to torch.nn in test_nn.py, and to each other's bits by the rows above.
+# Held to torch.nn in test_nn.py, and to each other's bits by the rows above; attention over a
+# memory and the decoder to their equations in test_decoder.py.
 MODULES = [
     _row("linear", Linear, Linear, EXACT),
     _row("readout", Readout, Readout, EXACT),
+    _row("attend", Attend, Attend),
+    _row("decoder", Decoder, lambda i, h: Decoder(GRU(i, h), Attend(h, i), 7)),
     _row("nn-rnn", segue.nn.RNN, segue.nn.RNN),
     _row("nn-lstm", segue.nn.LSTM, segue.nn.LSTM),
     _row("nn-gru", segue.nn.GRU, segue.nn.GRU),

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from segue.fields import KINDS, Field
+from segue.layers import unroll
+from segue.ragged import Ragged
 from segue.sequences import Sequences
-from segue.tasks import TASKS, Forecast, Future, Task
+from segue.tasks import TASKS, Forecast, Future, Task, Whole
 
 LENGTHS = (7, 0, 5, 1, 9)
 """Steps of the sequences of every row; one has none."""
@@ -99,11 +101,17 @@ def _chords(*chords: list[int] | None) -> pl.DataFrame:
     return pl.DataFrame({"x": pl.Series(lists, dtype=pl.List(pl.Int64))})
 
 
+def _windows(seed: int) -> pl.DataFrame:
+    values = np.random.default_rng(seed).normal(-5, 2, (STEPS, 3)).astype(np.float32)
+    return pl.DataFrame({"x": pl.Series(values, dtype=pl.Array(pl.Float32, 3))})
+
+
 def _samples(*lists: list[float | None] | None) -> pl.DataFrame:
     return pl.DataFrame({"x": pl.Series((list(lists) * STEPS)[:STEPS], dtype=pl.List(pl.Float64))})
 
 
 FIELDS = [
+    FieldRow("audio", "audio", {"size": 3}, _windows(1), _windows(2)),
     FieldRow("number", "number", {}, _numbers(1, gaps=False), _numbers(2, gaps=False)),
     FieldRow(
         "number-differences",
@@ -152,6 +160,20 @@ FIELDS = [
         {},
         pl.DataFrame({"x": _words("a b c ü a -")}),
         pl.DataFrame({"x": _words("b ü z a -")}),
+    ),
+    FieldRow(
+        "text-words",
+        "text",
+        {"unit": "word", "least": 2, "lower": True, "size": 5},
+        pl.DataFrame({"x": _words("on off on it's off rare -")[:7]}),
+        pl.DataFrame({"x": _words("off rare it's on -")}),
+    ),
+    FieldRow(
+        "text-bytes",
+        "text",
+        {"unit": "byte"},
+        pl.DataFrame({"x": pl.Series([97, 98, 97], dtype=pl.UInt8)}),
+        pl.DataFrame({"x": pl.Series([255, 0, 97] * 8, dtype=pl.UInt8)})[:STEPS],
     ),
     FieldRow(
         "many_hot", "many_hot", {}, _chords([60, 64], [], [64]), _chords([64], None, [99, 60], [])
@@ -221,6 +243,8 @@ class TaskRow:
         """The targets of the training sequences."""
         if isinstance(task, Forecast):
             return futures(task, self.train)
+        if task.whole:
+            return Whole(task.encode(self.train), torch.from_numpy(self.train.lengths))
         return task.encode(self.train)
 
 
@@ -271,9 +295,31 @@ def _right_future(task: Any, target: Future) -> Tensor:
     return target.values[..., None].expand(*target.values.shape, task.outputs)
 
 
+def _right_transcript(task: Any, target: Whole) -> Tensor:
+    """A path that says each symbol once, with a blank behind, and blanks to the end."""
+    blank = len(task.vocabulary)
+    paths = []
+    for codes, steps in zip(target.labels.to_list(), target.steps.tolist(), strict=True):
+        said = [code for symbol in codes.tolist() for code in (symbol, blank)]
+        paths.append(torch.tensor((said + [blank] * steps)[:steps]))
+    x = 1e3 * torch.nn.functional.one_hot(torch.cat(paths), blank + 1).float()
+    head = task.head(blank + 1)
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.eye(blank + 1))
+        head.linear.bias.zero_()
+        y, _ = unroll(head, Ragged(x, target.steps))
+    return y.values
+
+
 def _per_sequence(values: list[Any], dtype: Any) -> Sequences:
     steps = pl.DataFrame({"x": np.zeros(STEPS)})
     return sequences(steps, static=pl.DataFrame({"y": pl.Series(values, dtype=dtype)}))
+
+
+def _transcripts(values: list[str]) -> Sequences:
+    lengths = (9, 2, 5, 3, 8)
+    steps = pl.DataFrame({"x": np.zeros(sum(lengths))})
+    return sequences(steps, lengths, pl.DataFrame({"y": values}))
 
 
 def _per_step(**columns: pl.Series) -> Sequences:
@@ -399,6 +445,24 @@ TASK_ROWS = [
         ("y", "z"),
         {},
         _right_future,
+    ),
+    TaskRow(
+        "transcribe",
+        "transcribe",
+        {},
+        _transcripts(["abba", "b", "ab", "c", "ba a"]),
+        ("y",),
+        {},
+        _right_transcript,
+    ),
+    TaskRow(
+        "transcribe-words",
+        "transcribe",
+        {"unit": "word", "beam": 4},
+        _transcripts(["to be or not", "be", "to be", "or", "to be or not"]),
+        ("y",),
+        {},
+        _right_transcript,
     ),
     TaskRow(
         "next",

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import soundfile
 
 import segue
+from segue.fields.spectrum import Spectrum
+from segue.fields.text import Text
 from segue.inference import obstacle
 from segue.ops import native_name
 from segue.run import Run
@@ -57,12 +64,28 @@ class Row:
     @property
     def causal(self) -> bool:
         """Whether the model can run live."""
-        return "bidirectional" not in self.name
+        return "bidirectional" not in self.name and not self.writes
+
+    @property
+    def writes(self) -> bool:
+        """Whether the answer is a text, which waits for the whole sequence."""
+        return self.name.startswith(("translate", "summarise"))
 
     @property
     def every(self) -> bool:
         """Whether there is an answer at every step."""
-        return not self.name.startswith(("classify", "regress-end"))
+        at_end = ("classify", "regress-end", "transcribe")
+        return not self.name.startswith(at_end) and not self.writes
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answers of all steps together are that of the sequence."""
+        return self.name.startswith("transcribe")
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the cells are paths to recordings."""
+        return "recordings" in self.name
 
     @property
     def key(self) -> str | None:
@@ -86,15 +109,25 @@ class Row:
             return own[:stop]
         if self.spec["inputs"]["x"].get("role") == "apart":
             return own
-        is_text = own["x"].dtype == pl.String
-        cut = pl.col("x").str.head(stop) if is_text else pl.col("x").list.head(stop)
-        return own.with_columns(cut)
+        if self.recorded:
+            return own.with_columns(x=pl.Series([cut_recording(own["x"][0], stop)]))
+        if own["x"].dtype != pl.String:
+            return own.with_columns(pl.col("x").list.head(stop))
+        field = self.run.trained.fields["x"]
+        assert isinstance(field, Text)
+        return own.with_columns(x=pl.lit(field.units.join(self._units(name)[:stop])))
+
+    def _units(self, name: str) -> list[Any]:
+        """The raw steps of an example."""
+        return self.run.trained.fields["x"].unfold(self.sequences[name]["x"], "")[0].to_list()
 
     def records(self, name: str) -> list[Record]:
         """A sequence as it would come in live, without the target where it is not read."""
         own = self.sequences[name]
+        if self.recorded:
+            return [{"x": frame} for frame in RECORDED(samples_of(own["x"][0]))]
         if self.spec["data"]["rows"] == "examples":
-            return self._of_example(own)
+            return self._of_example(name)
         hidden = [
             column
             for column in own.columns
@@ -111,12 +144,13 @@ class Row:
                 record["ahead"] = {name: own[name][after].to_list() for name in known}
         return found
 
-    def _of_example(self, own: pl.DataFrame) -> list[Record]:
+    def _of_example(self, name: str) -> list[Record]:
+        own = self.sequences[name]
         roles = {name: given.get("role", "step") for name, given in self.spec["inputs"].items()}
         once = {n: own[n].to_list()[0] for n, role in roles.items() if role != "step"}
         if "step" not in roles.values():
             return [once]
-        return [{"x": value, **once} for value in own["x"].to_list()[0]]
+        return [{"x": value, **once} for value in self._units(name)]
 
     def hold(self, actual: Any, expected: Any) -> None:
         """Holds predictions to each other: to the bit, but where a live model runs by torch."""
@@ -237,6 +271,22 @@ def texts() -> pl.DataFrame:
     return pl.DataFrame({"x": ["hello there", "abracadabra", "", "what a day"]})
 
 
+def sentences() -> pl.DataFrame:
+    """Words and signs; one row is empty."""
+    rows = ["To be, or not to be.", "That is the question: to BE!", "", "Or not?"]
+    return pl.DataFrame({"x": rows})
+
+
+def marks() -> pl.DataFrame:
+    """Numbers that come and go, and a letter for each; one has no steps but the first."""
+    rng, rows = np.random.default_rng(7), []
+    for count in (4, 1, 3, 5):
+        letters = rng.choice(list("ab"), count)
+        levels = [[0.0, *[float(letter == "a") + 1.0] * 2] for letter in letters]
+        rows.append({"x": [value for level in levels for value in level], "y": "".join(letters)})
+    return pl.DataFrame(rows)
+
+
 def chords() -> pl.DataFrame:
     """A list of sets of notes per row."""
     rng = np.random.default_rng(5)
@@ -246,6 +296,36 @@ def chords() -> pl.DataFrame:
     return pl.DataFrame({"x": pl.Series(lists, dtype=pl.List(pl.List(pl.String)))})
 
 
+RECORDED = Spectrum(rate=8000, size=5)
+
+
+@cache
+def recordings() -> pl.DataFrame:
+    """Recordings of noise, loud or not, and what to call them."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    rng, rows = np.random.default_rng(8), []
+    for place, steps in enumerate((12, 7, 20)):
+        samples = rng.normal(size=RECORDED.window + RECORDED.hop * (steps - 1)) * 0.1 ** (place + 1)
+        soundfile.write(folder / f"{place}.wav", samples, 8000, subtype="FLOAT")
+        rows.append({"x": str(folder / f"{place}.wav"), "kind": "good" if place else "bad"})
+    return pl.DataFrame(rows)
+
+
+def samples_of(path: str) -> np.ndarray[Any, Any]:
+    """The samples of a recording."""
+    samples: np.ndarray[Any, Any] = soundfile.read(path, dtype="float32")[0]
+    return samples
+
+
+def cut_recording(path: str, stop: int) -> str:
+    """A recording of the first steps of another; where it is."""
+    cut = Path(path).with_suffix(f".{stop}.wav")
+    samples = samples_of(path)[: RECORDED.window + RECORDED.hop * (stop - 1)]
+    soundfile.write(cut, samples, 8000, subtype="FLOAT")
+    return str(cut)
+
+
 @cache
 def beside() -> pl.DataFrame:
     """Examples of two sequences with clocks of their own; some lack the second one."""
@@ -253,6 +333,13 @@ def beside() -> pl.DataFrame:
     lists = [rng.normal(size=steps).tolist() for steps in (5, 9, 1, 7)]
     notes = ["all well", None, "", "not well"]
     return pl.DataFrame({"x": lists, "note": notes, "kind": ["up", "down", "up", "down"]})
+
+
+@cache
+def tales() -> pl.DataFrame:
+    """Texts, and what is to be written about them."""
+    x = ["hello there", "abracadabra", "what a day"]
+    return pl.DataFrame({"x": x, "y": ["Good day.", "Be gone!", "Good, a day."]})
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -324,9 +411,33 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
     "regress-end": (_spec(KEYED, NUMBERS, {"amount": {"task": "regress"}}), keyed),
     "regress-every": (_spec(TIMED, MIXED, {"level": {"task": "regress", "at": "every"}}), keyed),
     "tag": (_spec(TIMED, NUMBERS, {"state": {"task": "tag"}}), keyed),
+    "classify-recordings": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "audio", "rate": 8000, "size": 5}},
+            {"kind": {"task": "classify"}},
+        ),
+        recordings,
+    ),
     "next-characters": (
         _spec(EXAMPLES, {"x": {"kind": "text"}}, {"x": {"task": "next"}}),
         texts,
+    ),
+    "next-words": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "text", "unit": "word", "lower": True}},
+            {"x": {"task": "next"}},
+        ),
+        sentences,
+    ),
+    "next-bytes": (
+        _spec(EXAMPLES, {"x": {"kind": "text", "unit": "byte"}}, {"x": {"task": "next"}}),
+        texts,
+    ),
+    "transcribe": (
+        _spec(EXAMPLES, {"x": {"kind": "number"}}, {"y": {"task": "transcribe"}}),
+        marks,
     ),
     "next-many-hot": (
         _spec(EXAMPLES, {"x": {"kind": "many_hot"}}, {"x": {"task": "next"}}),
@@ -359,6 +470,22 @@ KINDS |= {
     ),
     "classify-apart": (_spec(EXAMPLES, APART, {"kind": {"task": "classify"}}), beside),
     "classify-all-apart": (_spec(EXAMPLES, BOTH_APART, {"kind": {"task": "classify"}}), beside),
+}
+
+WRITING = {"size": 4, "hidden": 6, "beam": 3}
+KINDS |= {
+    "translate": (
+        _spec(EXAMPLES, {"x": {"kind": "text"}}, {"y": {"task": "translate", **WRITING}}),
+        tales,
+    ),
+    "summarise": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "text"}},
+            {"y": {"task": "summarise", "unit": "character", "copying": "x", **WRITING}},
+        ),
+        tales,
+    ),
 }
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -411,6 +538,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return MODELS
     if kind.endswith("apart"):
         return JOINS
+    if kind in ("translate", "summarise"):
+        return {"plain": {}, **BACKWARD}
     if kind == "tag-samples":
         return {"plain": {}}
     if kind == "regress-every":
@@ -419,6 +548,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return {"plain": {}}
     if kind in ("classify", "regress-end"):
         return {**MODELS, **ENDS}
+    if kind in ("next-words", "next-bytes"):
+        return {"plain": {}}
     return {**MODELS, **BACKWARD, **ELMAN} if kind == "tag" else {**MODELS, **BACKWARD}
 
 

@@ -51,7 +51,7 @@ ORDER = (
     {"inference"},
     {"trained"},
     {"defaults", "checkpoint"},
-    {"records"},
+    {"records", "language"},
     {"train", "stream", "evaluate", "predict", "infer"},
     {"report"},
     {"run"},

@@ -12,9 +12,12 @@ import pytest
 import torch
 from catalogue_data import LENGTHS, TASK_ROWS, TaskRow, futures, sequences
 
+from segue.cells import Cell
 from segue.errors import DataError, SpecError
+from segue.layers import unroll
+from segue.ragged import Ragged
 from segue.sequences import Part, Sequences
-from segue.tasks import TASKS, Future, Task
+from segue.tasks import TASKS, Future, Task, Whole
 from segue.tasks.classes import class_scores, majority_scores
 from segue.tasks.forecast import Forecast, naive_forecasts
 
@@ -114,10 +117,11 @@ def test_a_nan_answer_has_a_nan_loss(row: TaskRow) -> None:
 def test_answers_are_of_the_type_and_the_values_of_the_targets(row: TaskRow) -> None:
     task = row.fitted()
     targets = row.targets(task)
-    answers = task.decode(row.right(task, targets))
+    right = row.right(task, targets)
+    answers = task.decode_whole(right, targets.steps) if task.whole else task.decode(right)
     for column in row.columns:
         name = f"next_{column}" if row.task == "next" else column
-        raw = (row.train.steps if task.every else row.train.static)[column]
+        raw = (row.train.steps if task.every and not task.whole else row.train.static)[column]
         if isinstance(task, Forecast):
             values = targets.values[:, row.columns.index(column)].flatten().numpy()
             raw = pl.Series(values).fill_nan(None)
@@ -142,6 +146,9 @@ def test_a_missing_target_counts_nowhere(row: TaskRow) -> None:
     right = row.right(task, targets)
     if isinstance(targets, Future):
         gone = targets._replace(values=targets.values.index_fill(0, torch.tensor([0]), torch.nan))
+    elif isinstance(targets, Whole):
+        labels = targets.labels.to_list()
+        gone = targets._replace(labels=Ragged.from_list([labels[0][:0], *labels[1:]]))
     else:
         gone = targets.index_fill(
             0, torch.tensor([0]), -1 if targets.dtype == torch.int64 else torch.nan
@@ -157,7 +164,9 @@ def test_heads_give_what_losses_take(row: TaskRow) -> None:
     task = row.fitted()
     if not isinstance(task, Forecast):
         targets = row.targets(task)
-        output = task.head(6)(torch.randn(len(targets), 6))
+        x, head = torch.randn(len(row.right(task, targets)), 6), task.head(6)
+        one = torch.tensor([len(x)])
+        output = unroll(head, Ragged(x, one))[0].values if isinstance(head, Cell) else head(x)
         assert output.shape == row.right(task, targets).shape
         assert task.losses(output, targets).isfinite().all()
 

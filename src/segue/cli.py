@@ -190,7 +190,9 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.output is not None:
         refuse(options.output, overwrite=options.overwrite)
-    frame = run.load(options.run).predict(_tables(options.data), options.ahead)
+    frame, remarks = run.load(options.run).predicted(_tables(options.data), options.ahead)
+    for remark in remarks:
+        print(f"segue: {remark}", file=sys.stderr)
     if options.output is None:
         print(csv(frame).decode(), end="")
     else:

@@ -14,6 +14,7 @@ import polars as pl
 from segue.checkpoint import spec_kinds, spec_tasks
 from segue.clock import MONTHS, Clock, changes
 from segue.data.build import build, fields_of, match, tasks_of
+from segue.data.columns import names_files
 from segue.data.read import Table
 from segue.data.split import with_split
 from segue.errors import SpecError
@@ -89,6 +90,8 @@ def check(table: Table, declaration: Declaration, sequences: Sequences) -> Itera
         yield f"{sizes}, {sequences.total} steps in all"
     else:
         yield f"one sequence of {sequences.total} steps"
+    if sequences.skipped:
+        yield f"left out: {sequences.skipped} rows that cannot be read"
     if data.time is not None:
         yield from _check_clock(frame, data.time, sequences)
     yield from _check_classes(frame, declaration)
@@ -279,10 +282,11 @@ def _from_examples(
 ) -> dict[str, Any]:
     frame = table.frame
     lists = [c for c in frame.columns if isinstance(frame[c].dtype, pl.List)]
+    files = [c for c in frame.columns if names_files(frame[c])]
     texts = [c for c in frame.columns if frame[c].dtype == pl.String]
     # Of several texts the longest is read; the others may be labels or names.
     longest = sorted(texts, key=lambda c: -float(frame[c].str.len_chars().mean() or 0.0))[:1]  # type: ignore[arg-type]
-    sequence = lists or longest
+    sequence = [*lists, *files] or longest
     if target is None:
         hint = table.hints.get("target")
         target = str(hint) if hint else _example_target(frame, sequence, table.origin)

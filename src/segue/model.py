@@ -18,7 +18,7 @@ from segue.fields import Encoder, EncoderState, Field
 from segue.fields.field import Reading
 from segue.forecaster import Forecaster, ForecasterState
 from segue.joined import Joined
-from segue.layers import Acausal, unroll
+from segue.layers import Acausal, Linear, unroll
 from segue.layers.compiled import NoForm, Place, emit, emit_linear
 from segue.ops import State
 from segue.ops.program import NOWHERE, Program, Slot
@@ -103,6 +103,7 @@ class Network(nn.Module):
         )
         self._pixels = math.prod(size)
         self._every = {name: task.every for name, task in ordinary.items()}
+        self._waits = next((task.waits for task in ordinary.values() if task.waits), "")
         self.pool = spec.pool
         self.body = body(features, spec, size) if ordinary else None
         self.width = 0 if self.body is None else self.body.outputs - (self._reads != "")
@@ -149,7 +150,12 @@ class Network(nn.Module):
     @property
     def causal(self) -> bool:
         """Whether every output depends on the past alone, so that the network can run live."""
-        return not isinstance(self.body, Acausal)
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot run live; "" where it can."""
+        return self._waits or (REASON if isinstance(self.body, Acausal) else "")
 
     @property
     def numbers_per_step(self) -> int:
@@ -195,7 +201,7 @@ class Network(nn.Module):
             CausalError: `running` is asked of a network that reads the future.
         """
         if running and not self.causal:
-            raise CausalError(REASON)
+            raise CausalError(self.reason)
         state = self.initial_state(len(batch.lengths)) if state is None else state
         features, clock, encoded = self._encode(batch, state)
         ahead = self._encode_ahead(batch)
@@ -291,8 +297,12 @@ class Network(nn.Module):
             raise NoForm("a network that reads the future")
         if self._apart or not self.joined.plain:
             raise NoForm("inputs apart, or another join than concatenation")
-        for name, head in self._cells.items():
-            raise NoForm(f"the head of {name} ({type(head).__name__}), which has no native form")
+        for name in self._every:
+            head = self.heads[_safe(name)]
+            if not isinstance(head, Linear):
+                raise NoForm(
+                    f"the head of {name} ({type(head).__name__}), which has no native form"
+                )
         times = program.input("times", "N", [], torch.float64)
         clock = program.state("clock", [], torch.float64)
         elapsed, states = program.elapsed(times, clock), {}

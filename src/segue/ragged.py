@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
@@ -315,6 +316,18 @@ def unchecked(values: Tensor, lengths: Tensor) -> Ragged:
     made = object.__new__(Ragged)
     made.__dict__.update(values=values, lengths=lengths)
     return made
+
+
+def one_step(x: Tensor) -> Ragged:
+    """The rows of x as B sequences of one step each."""
+    # What traces calls would record the cache, too.
+    made = torch.ones(x.shape[0], dtype=torch.int64) if is_traced(x) else _ones(x.shape[0])
+    return unchecked(x, made)
+
+
+@lru_cache(maxsize=64)
+def _ones(batch: int) -> Tensor:
+    return torch.ones(batch, dtype=torch.int64)
 
 
 def as_lengths(lengths: Tensor | Sequence[int]) -> Tensor:

@@ -74,10 +74,12 @@ def _whole(expected: str, low: int) -> BeforeValidator:
 
 
 Positive = Annotated[int, _whole("a positive integer", 1)]
-Seed = Annotated[int, _whole("an integer of at least 0", 0)]
+Count = Annotated[int, _whole("an integer of at least 0", 0)]
+Seed = Count
 Fraction = Annotated[float, real("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
 AboveZero = Annotated[float, real("a number above 0", lambda x: x > 0)]
 NotNegative = Annotated[float, real("a number of at least 0", lambda x: x >= 0)]
+Real = Annotated[float, real("a number", lambda x: True)]
 Share = Annotated[
     int | float,
     real("a fraction below 1 or a whole number", lambda x: 0 <= x < 1 or x >= 1 and x % 1 == 0),

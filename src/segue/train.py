@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segue import ops
+from segue import language, ops
 from segue.cells import LawCell
 from segue.checkpoint import BAD_BATCH
 from segue.clock import Clock
@@ -28,6 +29,7 @@ from segue.data.split import refuse_short, split, with_split
 from segue.data.store import Batch, Pieces, Store, apart_steps, batches, tiles, without
 from segue.defaults import completed
 from segue.errors import DataError, SpecError, TrainingError
+from segue.fields import Field
 from segue.fields.number import Number
 from segue.model import Network, NetworkState
 from segue.schema import Clip, Declaration, Training
@@ -47,6 +49,8 @@ class Started:
         parameters: weights of the network.
         updates: steps of the optimiser, if training does not stop early.
         until: the last time in the training part; None where there is no time.
+        skipped: examples that could not be read and were left out, as the declaration allows.
+        remarks: lines on what of the training part was left out or is unknown.
     """
 
     declaration: Declaration
@@ -55,6 +59,8 @@ class Started:
     parameters: int
     updates: int
     until: float | None
+    skipped: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,8 @@ def fit(
         sum(parameter.numel() for parameter in network.parameters()),
         epochs * sum(map(len, examples(trained, course.store, parts["train"], 0))),
         float(parts["train"].of(sequences).times.max()) if sequences.has_time else None,
+        sequences.skipped,
+        course.store.remarks(parts["train"]),
     )
     best, best_epoch, slowed = math.inf, -1, -1
     kept = _copied(network)
@@ -256,7 +264,7 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
     parts = split(sequences, declaration.data.split, declaration.training.seed)
     learning = [field for field in fields.values() if field.learns_steps]
     for field in learning:
-        field.fit_steps(parts["train"].of(sequences).static)
+        field.fit_steps(_raw_cells(field, sequences, parts["train"]))
     if learning:
         # Only now is it known what a step is.
         sequences = build(table, declaration, fields, tasks)
@@ -279,7 +287,17 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
         task.fit(known, fields)
     with _random_from(declaration.training.seed):
         network = Network(fields, tasks, declaration, clock.step)
-    return Trained(declaration, fields, tasks, network, clock), sequences, parts
+    trained = Trained(declaration, fields, tasks, network, clock)
+    language.attach(trained)
+    return trained, sequences, parts
+
+
+def _raw_cells(field: Field, sequences: Sequences, part: Part) -> pl.DataFrame:
+    """The raw cells of the training part; of sequences that it cuts, what it has of them."""
+    known = part.of(sequences)
+    if (known.lengths == sequences.lengths[part.rows]).all():
+        return known.static.select(field.columns)
+    return pl.DataFrame([field.folded(known.steps[name], known.lengths) for name in field.columns])
 
 
 def _refuse_uncalibrated(parts: dict[str, Part], tasks: dict[str, Task]) -> None:
@@ -438,6 +456,7 @@ def loss_of(
     return (torch.stack(means).sum() if means else None), state
 
 
+@torch.no_grad()
 def mean_loss(trained: Trained, store: Store, part: Part) -> float | None:
     """The loss on a part: the sum over the tasks of the mean loss of their observed targets; None
     where there are none.

@@ -20,7 +20,7 @@ from segue.inference import Arrays, ready
 from segue.model import Network, known_ahead
 from segue.schema import Declaration
 from segue.sequences import Part, Sequences, spans
-from segue.tasks import Task
+from segue.tasks import TASKS, Task
 
 CHUNK = 2**22
 """Numbers that the network may make at once when nothing is learnt: this bounds the memory (to some
@@ -212,10 +212,12 @@ def _order(places: list[NDArray[np.int64]]) -> Tensor:
 
 
 def read_options(declaration: Declaration) -> ReadOptions:
-    """How the declaration says to read files; categories stay text, so that 007 keeps its zeros."""
+    """How the declaration says to read files; words stay text, so that 007 keeps its zeros."""
     data = declaration.data
     events = None if data.events is None else (data.events.name, data.events.value)
-    categories = (name for name, spec in declaration.inputs.items() if spec.kind == "category")
+    kinds = ("category", "text")
+    words = [name for name, spec in declaration.inputs.items() if spec.kind in kinds]
+    words += [name for name, spec in declaration.outputs.items() if TASKS[spec.task].whole]
     return ReadOptions(
         separator=data.separator,
         header=data.header,
@@ -223,7 +225,7 @@ def read_options(declaration: Declaration) -> ReadOptions:
         lines=data.lines,
         encoding=data.encoding,
         missing=data.missing,
-        text_columns=(*data.text_columns, *categories),
+        text_columns=(*data.text_columns, *words),
         key=data.key,
         time=data.time,
         clocks=data.clocks,

@@ -37,6 +37,7 @@ int run(bool quick, const std::string& filter) {
     std::printf("target %s\n", segue::compiled_for());
     harness.group("gradients", [&] { check_gradients(harness); });
     harness.group("products", [&] { check_products(harness); });
+    harness.group("diagonal", [&] { check_diagonal(harness); });
     harness.group("agreement", [&] { check_agreement(harness); });
     harness.group("bits", [&] { check_bits(harness); });
     return harness.summary();

@@ -86,7 +86,7 @@ class ElmanLaw(Law):
         h = f((p + u).to(state.h.dtype))
         return h.to(p.dtype), ElmanState(h)
 
-    def given(self, shared: ops.Shared, state: ElmanState, noise: Noise) -> ops.Given:
+    def given(self, shared: ops.Shared, state: ElmanState, noise: Noise) -> ops.Recurrent:
         """The activation besides."""
         return ops.Elman(*shared, activation=str(self.activation), half=self.half)
 

@@ -83,7 +83,7 @@ class GRULaw(Law):
         u = nn.functional.linear(seen, w).to(h.dtype)
         return u if self.gain_h is None else normed(u, self.gain_h[rows])
 
-    def given(self, shared: ops.Shared, state: GRUState, noise: Noise) -> ops.Given:
+    def given(self, shared: ops.Shared, state: GRUState, noise: Noise) -> ops.Recurrent:
         """b_hn besides."""
         return ops.GRU(*shared, b_hn=self.b_hn, half=self.half)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, ClassVar, TypeAlias, cast
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segue import ops
 from segue.ops import State
-from segue.ragged import Ragged, is_traced
+from segue.ragged import Ragged, one_step
 
 # What the native kernels lack, in the words of `Law.options` and `Noise.options`.
 NATIVE_LACKS = {"custom activation"}
@@ -124,7 +124,7 @@ class Law(ABC):
         """
 
     @abstractmethod
-    def given(self, shared: ops.Shared, state: State, noise: Noise) -> ops.Given:
+    def given(self, shared: ops.Shared, state: State, noise: Noise) -> ops.Recurrent:
         """What the native kernel is given, from what all laws give it."""
 
     @abstractmethod
@@ -145,9 +145,7 @@ class Law(ABC):
     def step(self, x: Tensor, state: State, noise: Noise = QUIET) -> tuple[Tensor, State]:
         """One step, ``[B, I]``; native just where `scan` is, so that their bits agree."""
         if self._runs_native(x, state, noise):
-            # What traces calls would record the cache, too.
-            ones = torch.ones(x.shape[0], dtype=torch.int64) if is_traced(x) else _ones(x.shape[0])
-            return self._native(x, ones, state, noise)
+            return self._native(x, one_step(x).lengths, state, noise)
         return self._advance(self.project(x), state, noise)
 
     def scan(
@@ -180,7 +178,7 @@ class Law(ABC):
         return y, type(state)(*last[: len(state)])
 
     def _meaning(
-        self, state: Callable[..., State], noise: Noise, given: ops.Given
+        self, state: Callable[..., State], noise: Noise, given: ops.Recurrent
     ) -> tuple[Tensor, ...]:
         """The native scan as a loop over the equation, a function of all that it was given."""
         same = {name: getattr(given, name) for name in _GIVEN if name in given._fields}
@@ -251,9 +249,3 @@ def _loop(step: Step, x: Ragged, state: State, noise: Noise) -> tuple[Tensor, St
     mask = () if noise.mask is None else noise.mask
     y, (final, _) = ops.loop(one, x.with_values(beside), (state, mask))
     return y, final
-
-
-@lru_cache(maxsize=64)
-def _ones(batch: int) -> Tensor:
-    """The lengths of ``batch`` sequences of one step."""
-    return torch.ones(batch, dtype=torch.int64)

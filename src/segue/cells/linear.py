@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from segue import ops
 from segue.cells.cell import Cell
 from segue.errors import ShapeError
-from segue.ragged import Ragged
+from segue.ragged import Ragged, one_step, unchecked
 from segue.shapes import check
 
 
@@ -22,14 +22,19 @@ class LinearState(NamedTuple):
 
 
 class LinearCell(Cell):
-    """A cell h_t = a_t * h_{t-1} + b_t, y_t = h_t, in which a and b depend on the input alone.
+    """A cell h_t = a_t * h_{t-1} + b_t, y_t = h_t, in which a and b depend on the input alone, by
+    the sums p_t = W x_t + b_h of its gates.
 
-    So they are made for all steps at once, and what is left for the loop over time is a
-    multiply-add. Its bits depend neither on the batch, nor on chunks; those of a and b may, by the
-    way in which torch vectorises sigmoids.
+    So these are made for all steps at once, and what is left for the loop over time is a
+    multiply-add. In float32 on the CPU the product, the gates and the loop are one native call.
 
-    Shapes: x ``[B, I]``; a, b, h and y ``[B, H]``.
+    Shapes: x ``[B, I]``; p ``[B, G H]``; a, b, h and y ``[B, H]``.
+
+    Attributes:
+        law: the name of the law in `segue.ops.given.DIAGONAL`.
     """
+
+    law: ClassVar[str]
 
     def __init__(self, inputs: int, hidden: int, gates: int) -> None:
         super().__init__()
@@ -40,8 +45,12 @@ class LinearCell(Cell):
             nn.init.xavier_uniform_(gate)
 
     @abstractmethod
-    def terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """a and b: ``[N, I] -> [N, H]``, twice."""
+    def terms(self, p: Tensor, rates: Tensor | None) -> tuple[Tensor, Tensor]:
+        """a and b: ``[N, G H] -> [N, H]``, twice; the rates are those of `rates`."""
+
+    def rates(self) -> Tensor | None:
+        """What the law knows of each unit besides, ``[H]``; None for nothing."""
+        return None
 
     def initial_state(self, batch: int) -> LinearState:
         """h = 0."""
@@ -55,7 +64,7 @@ class LinearCell(Cell):
             ShapeError: x is not ``[B, I]``, or the state is that of other sequences.
         """
         check(f"{type(self).__name__}.step", x, "B I", {"I": self.inputs})
-        return self._scan(Ragged(x, torch.ones(x.shape[0], dtype=torch.int64)), state)
+        return self._scan(one_step(x), state)
 
     def scan(
         self, x: Ragged, state: LinearState, kept: Tensor | None = None
@@ -63,7 +72,8 @@ class LinearCell(Cell):
         """All steps of all sequences: ``[N, I] -> [N, H]``.
 
         Args:
-            kept: ``[N, H]``, what is left of the state before each step; None for all of it.
+            kept: ``[N, H]``, what is left of the state before each step; None for all of it. With
+                it, torch makes a and b, and the loop alone is native.
         """
         check(f"{type(self).__name__}.scan", x.values, "N I", {"I": self.inputs})
         return self._scan(x, state, kept)
@@ -75,11 +85,19 @@ class LinearCell(Cell):
         if state.h.shape != shape:
             got, fix = str(list(state.h.shape)), "take it from initial_state(B)"
             raise ShapeError(f"the state of {type(self).__name__}", str(list(shape)), got, fix)
-        a, b = self.terms(x.values)
+        rates = self.rates()
+        if kept is None and ops.native_runs([x.values, *self.parameters(), state.h]):
+            held = self.w_xh, self.b_h, rates
+            y, h, _ = ops.scan(
+                ops.Diagonal(x.values, x.lengths, *held, state.h, self.law), self._meaning
+            )
+            return y, LinearState(h)
+        a, b = self.terms(ops.linear(x.values, self.w_xh, self.b_h), rates)
         a = a if kept is None else a * kept
         y, h = ops.scan_linear(a.to(state.h.dtype), b.to(state.h.dtype), x, state.h)
         return y.to(x.values.dtype), LinearState(h)
 
-    def _gates(self, x: Tensor) -> tuple[Tensor, ...]:
-        """W x + b, gate by gate."""
-        return torch.split(ops.linear(x, self.w_xh, self.b_h), self.outputs, dim=-1)
+    def _meaning(self, given: ops.Diagonal) -> tuple[Tensor, Tensor]:
+        """The native call in terms that torch differentiates any number of times."""
+        a, b = self.terms(nn.functional.linear(given.x, given.w_xh, given.b), given.rates)
+        return ops.scan_linear(a, b, unchecked(given.x, given.lengths), given.h)

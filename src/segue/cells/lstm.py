@@ -90,7 +90,7 @@ class LSTMLaw(Law):
         """c as h sees it, with layer norm n(c) * gain_c + b_c."""
         return c if self.b_c is None else normed(c, self.gain_c) + self.b_c
 
-    def given(self, shared: ops.Shared, state: LSTMState, noise: Noise) -> ops.Given:
+    def given(self, shared: ops.Shared, state: LSTMState, noise: Noise) -> ops.Recurrent:
         """Projection, peepholes, the norm of c, and c with its zoneout besides."""
         keep, rate = noise.of(1)
         more = self.w_hr, self.w_c, self.gain_c, self.b_c

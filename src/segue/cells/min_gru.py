@@ -29,10 +29,12 @@ class MinGRU(LinearCell):
     torch.Size([2, 5])
     """
 
+    law = "min_gru"
+
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__(inputs, hidden, gates=2)
 
-    def terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def terms(self, p: Tensor, rates: Tensor | None) -> tuple[Tensor, Tensor]:
         """1 - z and z * n."""
-        z, n = self._gates(x)
+        z, n = p.chunk(2, dim=-1)
         return torch.sigmoid(-z), torch.sigmoid(z) * n

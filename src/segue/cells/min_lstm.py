@@ -29,12 +29,14 @@ class MinLSTM(LinearCell):
     torch.Size([2, 5])
     """
 
+    law = "min_lstm"
+
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__(inputs, hidden, gates=3)
 
-    def terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def terms(self, p: Tensor, rates: Tensor | None) -> tuple[Tensor, Tensor]:
         """f / (f + i) and i g / (f + i)."""
-        i, f, g = self._gates(x)
+        i, f, g = p.chunk(3, dim=-1)
         # The share of f is sigmoid(log f - log i), which neither over- nor underflows.
         apart = torch.nn.functional.logsigmoid(f) - torch.nn.functional.logsigmoid(i)
         return torch.sigmoid(apart), torch.sigmoid(-apart) * g

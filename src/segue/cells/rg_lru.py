@@ -34,16 +34,23 @@ class RGLRU(LinearCell):
     torch.Size([2, 5])
     """
 
+    law = "rg_lru"
+
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__(inputs, hidden, gates=3)
         kept = torch.empty(hidden).uniform_(0.9, 0.999)
         # softplus(decay) = -log(kept) / c
         self.decay = nn.Parameter(torch.log(torch.expm1(-torch.log(kept) / POWER)))
 
-    def terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def rates(self) -> Tensor:
+        """c softplus(decay)."""
+        return POWER * nn.functional.softplus(self.decay)
+
+    def terms(self, p: Tensor, rates: Tensor | None) -> tuple[Tensor, Tensor]:
         """a and sqrt(1 - a^2) * i * v."""
-        r, i, v = self._gates(x)
-        log_a = -POWER * nn.functional.softplus(self.decay) * torch.sigmoid(r)
+        assert rates is not None, "an RG-LRU has rates"
+        r, i, v = p.chunk(3, dim=-1)
+        log_a = -rates * torch.sigmoid(r)
         # 1 - a^2 without cancellation, and away from 0, where the root has no slope.
         scale = torch.sqrt((-torch.expm1(2 * log_a)).clamp_min(1e-12))
         return torch.exp(log_a), scale * torch.sigmoid(i) * v

@@ -341,12 +341,17 @@ def _from_examples(
     found = _unfolded(frame, declaration, fields, steps, origin)
     kept = np.logical_and.reduce([lengths >= 0 for _, lengths in found] or [np.array(True)])
     skipped = int((~kept).sum()) if kept.ndim else 0
+    # Of all rows, so that a number names the row of the table even where others are left out.
+    keys, times = _example_keys(frame, data.key, origin), None
     if skipped:
+        if skipped == frame.height:
+            expected, fix = "at least one example that can be read", "declare `on_error: stop`"
+            raise DataError(origin, expected, f"{skipped} that cannot", fix)
+        keys = keys.filter(pl.Series(kept))
         found = [_without_rows(values, lengths, kept) for values, lengths in found]
         frame = frame.filter(pl.Series(kept))
     lengths = _common_lengths(found, frame.height, origin)
     flat = pl.DataFrame([values for values, _ in found])
-    keys, times = _example_keys(frame, data.key, origin), None
     if data.time is not None:
         times = _clock(flat[data.time], origin) if found else _ends(frame[data.time], origin)
 

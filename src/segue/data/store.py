@@ -90,6 +90,7 @@ class Store:
         targets: bool,
     ) -> None:
         self.lengths, self.offsets = sequences.lengths, sequences.offsets
+        self._fields = fields
         self.times = sequences.times
         origin = sequences.origin
         self.inputs = {
@@ -113,6 +114,7 @@ class Store:
         self._units = {name: task.units(sequences.keys) for name, task in forecasts.items()}
         self.targets: dict[str, Any] = {}
         self._whole = frozenset(name for name, task in tasks.items() if task.whole)
+        self._sequences = sequences if self._whole else None
         self._every = {name: task.every for name, task in tasks.items()}
         self._look_ahead = {name for name, task in tasks.items() if task.looks_ahead}
         if targets:
@@ -124,6 +126,21 @@ class Store:
     def horizon(self) -> int:
         """S, the longest horizon of the forecasts; 0 without any."""
         return max(self._horizon.values(), default=0)
+
+    def remarks(self, part: Part) -> tuple[str, ...]:
+        """What is to be said of a part: what has no target, and what is read as "unknown"."""
+        found = []
+        for name in self._whole & self.targets.keys():
+            empty = int((self.targets[name].lengths[part.rows] == 0).sum())
+            if empty:
+                found.append(f"{name}: {empty:,} of {part.count:,} examples have no target to use")
+        first, length = self.offsets[part.rows] + part.start, part.stop - part.start
+        steps = torch.from_numpy(spans(first, length))
+        for name, encoded in self.inputs.items():
+            unknown = self._fields[name].unknown(encoded, steps)
+            if unknown:
+                found.append(f"{name}: {unknown:,} of {len(steps):,} steps are unknown")
+        return tuple(found)
 
     def batch(self, pieces: Pieces, at: NDArray[np.int64]) -> Batch:
         """The encoded steps of `pieces`, with outputs wanted at `at` (indices into the batch's
@@ -180,9 +197,9 @@ class Store:
         found: dict[str, Target] = {}
         for name, target in self.targets.items():
             if name in self._whole:
-                steps_of = np.bincount(owner, minlength=len(pieces))
+                steps_of = torch.from_numpy(np.bincount(owner, minlength=len(pieces)))
                 labels = target.select(torch.from_numpy(pieces.row))
-                found[name] = Whole(labels, torch.from_numpy(steps_of))
+                found[name] = Whole(labels, steps_of, self._sequences, pieces.row)
                 continue
             own = target[index] if self._every[name] else target[pieces.row]
             gone = torch.from_numpy(index + 1 >= limit)

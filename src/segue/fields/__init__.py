@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segue.fields.audio import Audio
 from segue.fields.category import Category
 from segue.fields.field import Encoder, EncoderState, Field
 from segue.fields.many_hot import ManyHot
@@ -13,6 +14,7 @@ from segue.fields.timestamp import Timestamp
 KINDS: dict[str, type[Field]] = {
     "number": Number,
     "timestamp": Timestamp,
+    "audio": Audio,
     "text": Text,
     "many_hot": ManyHot,
     "category": Category,

@@ -43,7 +43,12 @@ class Number(Field):
     several = True
 
     class Spec(Input):
-        """Options of kind `number`."""
+        """Options of kind `number`.
+
+        Attributes:
+            scale: what shift and scale are.
+            clip: scaled values further from 0 are cut there, so that outliers do no harm.
+        """
 
         scale: Literal["standard", "minmax", "none"] = "standard"
         limit: AboveZero | None = None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, get_num_threads, nn
 
 from segue import ops
-from segue.cells import GRU, LSTM, Cell, Elman, Noise
+from segue.cells import GRU, LSTM, RGLRU, Cell, Elman, LinearCell, MinGRU, MinLSTM, Noise
 from segue.errors import ShapeError, SpecError
 from segue.layers.causal import Dropout, Residual, Stack, TimeDistributed
 from segue.layers.linear import Linear, Readout
@@ -285,6 +285,12 @@ def _law(
     raise NoForm(f"{type(cell).__name__}, which has no native form")
 
 
+def _linear_cell(cell: LinearCell, at: Place, x: Slot) -> tuple[Slot, State]:
+    state = at.states(cell, "h")
+    weights = cell.w_xh, cell.b_h, cell.rates()
+    return at.program.diagonal(x, at.lengths, *state, cell.law, weights), state
+
+
 _FORMS: dict[type, Callable[..., tuple[Slot, State]]] = {
     Stack: _stack,
     Residual: _residual,
@@ -295,6 +301,9 @@ _FORMS: dict[type, Callable[..., tuple[Slot, State]]] = {
     Elman: _law,
     LSTM: _law,
     GRU: _law,
+    MinGRU: _linear_cell,
+    MinLSTM: _linear_cell,
+    RGLRU: _linear_cell,
 }
 
 

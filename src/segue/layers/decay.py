@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from segue.cells import Cell, LawCell, LinearCell
 from segue.errors import SpecError
 from segue.ops import State, leaves, loop, map_state
-from segue.ragged import Ragged
+from segue.ragged import Ragged, one_step
 from segue.shapes import check
 
 
@@ -53,7 +53,7 @@ class Decay(Cell):
         """One step: ``[B, 1 + I] -> [B, O]``."""
         check("Decay.step", x, "B I", {"I": self.inputs})
         if isinstance(self.body, LinearCell):
-            return self.scan(Ragged(x, torch.ones(x.shape[0], dtype=torch.int64)), state)
+            return self.scan(one_step(x), state)
         return self._step(x, state)
 
     def scan(self, x: Ragged, state: State) -> tuple[Tensor, State]:

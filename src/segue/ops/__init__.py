@@ -15,16 +15,19 @@ from __future__ import annotations
 
 from segue.ops.draws import draw
 from segue.ops.fused import fused_runs, in_buckets
+from segue.ops.given import GRU, LSTM, Diagonal, Elman, Given, Recurrent, Shared
 from segue.ops.linear import scan_linear
 from segue.ops.loop import State, carried_dtype, leaves, loop, map_state
-from segue.ops.native import GRU, LSTM, Elman, Given, Shared, cut, native_name, native_runs
+from segue.ops.native import cut, native_name, native_runs
 from segue.ops.recurrence import linear, scan
 
 __all__ = [
     "GRU",
     "LSTM",
+    "Diagonal",
     "Elman",
     "Given",
+    "Recurrent",
     "Shared",
     "State",
     "carried_dtype",

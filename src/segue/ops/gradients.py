@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from segue.ops import native
-from segue.ops.native import GRU, LSTM, Back, Given, Kept
+from segue.ops.given import GRU, LSTM, Back, Diagonal, Given, Kept, Recurrent
 
 Gradients: TypeAlias = dict[str, Tensor]
 Outer: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -48,6 +48,8 @@ def way_back(
     if torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             return way_back(given, kept, y, outer, need, in_place=in_place)
+    if isinstance(given, Diagonal):
+        return _diagonal(given, kept, y, outer, need, in_place)
     back = native.scan_back(given, kept, y, *outer, in_place=in_place)
     grads = _input(given, back, need)
     if "h" in need:
@@ -61,7 +63,26 @@ def way_back(
     return grads | _memory(given, kept, back, need) if isinstance(given, LSTM) else grads
 
 
-def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
+def _diagonal(
+    given: Diagonal, kept: Kept, y: Tensor, outer: Outer, need: Collection[str], in_place: bool
+) -> Gradients:
+    """Those of a diagonal law, whose only product is that with x."""
+    d, d_sum, drates, dh = native.diagonal_back(given, kept, y, *outer[:2], in_place=in_place)
+    grads: Gradients = {}
+    if "x" in need:
+        grads["x"] = _of_input(d, given.w_xh, False)
+    if "w_xh" in need:
+        grads["w_xh"] = _of_weight(d, given.x, False)
+    if "b" in need:
+        grads["b"] = native.column_sums(d_sum)
+    if "rates" in need:
+        grads["rates"] = native.column_sums(drates)
+    if "h" in need:
+        grads["h"] = dh
+    return grads
+
+
+def _input(given: Recurrent, back: Back, need: Collection[str]) -> Gradients:
     """Those of x and w_xh, from that of their product."""
     d = back.du_x
     if given.gain_x is None:
@@ -74,7 +95,7 @@ def _input(given: Given, back: Back, need: Collection[str]) -> Gradients:
     return grads
 
 
-def _sums(given: Given, back: Back) -> Gradients:
+def _sums(given: Recurrent, back: Back) -> Gradients:
     """Those of biases and of gains, sums over all sequences."""
     sums, rows = native.column_sums(back.d_sum), given.b.shape[0]
     grads = {"b": sums.narrow(0, 0, rows)}
@@ -86,7 +107,7 @@ def _sums(given: Given, back: Back) -> Gradients:
     return grads
 
 
-def _recurrent(given: Given, kept: Kept, y: Tensor, back: Back) -> Tensor:
+def _recurrent(given: Recurrent, kept: Kept, y: Tensor, back: Back) -> Tensor:
     seen = native.before(y, given.h, given.mask, given.lengths, given.reverse)
     d = back.d if given.gain_h is None else back.du_h
     if not isinstance(given, GRU):
@@ -105,7 +126,8 @@ def _of_input(d: Tensor, weight: Tensor, half: bool) -> Tensor:
     """d W, the gradient of what W is multiplied with."""
     if half and native.has_tiles():
         return native.half_affine_back(d, weight)
-    return torch.mm(d, weight)
+    # Into memory that is used again: the system clears what torch would ask for.
+    return torch.mm(d, weight, out=native.fresh(d.shape[0], weight.shape[1]))
 
 
 def _of_weight(d: Tensor, x: Tensor, half: bool, to: Tensor | None = None) -> Tensor:

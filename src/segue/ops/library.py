@@ -1,7 +1,7 @@
 """The native functions as operators of torch, `torch.ops.segue`, for what traces calls instead of
 making them: torch.compile, torch.export, make_fx, fake tensors.
 
-For each law there are three: ``segue::gru`` takes the fields of `segue.ops.native.GRU` and returns
+For each law there are three: ``segue::gru`` takes the fields of `segue.ops.given.GRU` and returns
 y, the last h and the last c; ``segue::gru_kept`` returns what the way back needs besides; and
 ``segue::gru_back`` is the way back. Gradients come with the first, under whatever it is traced.
 
@@ -28,12 +28,17 @@ import torch
 from torch import Tensor
 
 from segue.ops import native
+from segue.ops.given import GRU, LSTM, Diagonal, Elman, Given, Kept
 from segue.ops.gradients import CONSTANT, Gradients, Outer, way_back
-from segue.ops.native import GRU, LSTM, Elman, Given, Kept
 
 Outputs: TypeAlias = tuple[Tensor, ...]
 
-NAMES: dict[type[Given], str] = {Elman: "elman", LSTM: "lstm", GRU: "gru"}
+NAMES: dict[type[Given], str] = {
+    Elman: "elman",
+    LSTM: "lstm",
+    GRU: "gru",
+    Diagonal: "diagonal",
+}
 
 _TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", float: "float", bool: "bool", str: "str"}
 

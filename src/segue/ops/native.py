@@ -21,6 +21,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from segue.ops.given import (
+    DIAGONAL,
+    GATES,
+    GRU,
+    LSTM,
+    Back,
+    Diagonal,
+    Elman,
+    Given,
+    Kept,
+    Recurrent,
+)
+
 Memory: TypeAlias = NDArray[np.generic]
 
 # The dtypes that a call may have, as it is and under autocast: what is less is cast to float32.
@@ -139,104 +152,6 @@ def draw(size: int, rate: float) -> Tensor | None:
     return keep
 
 
-class Shared(NamedTuple):
-    """What every scan is given.
-
-    Attributes:
-        x: the inputs ``[N, I]``.
-        lengths: int64 ``[B]``.
-        w_xh, b, w_hh: weights ``[G, I]``, ``[G]``, ``[G, R]``.
-        gain_x, gain_h: of the norms of both products ``[G]``, or None.
-        mask: of recurrent dropout ``[B, R]``, or None.
-        h: the first state ``[B, R]``.
-        keep_h: draws of zoneout, bool ``[N, R]``; None: the share rate_h is kept.
-        rate_h: as a float.
-        reverse: take each sequence from its end.
-    """
-
-    x: Tensor
-    lengths: Tensor
-    w_xh: Tensor
-    b: Tensor
-    w_hh: Tensor
-    gain_x: Tensor | None
-    gain_h: Tensor | None
-    mask: Tensor | None
-    h: Tensor
-    keep_h: Tensor | None
-    rate_h: float
-    reverse: bool
-
-
-class Elman(NamedTuple):
-    """`Shared`, and the activation, a key of `ACTIVATIONS`; half: round what is multiplied to
-    bfloat16.
-    """
-
-    x: Tensor
-    lengths: Tensor
-    w_xh: Tensor
-    b: Tensor
-    w_hh: Tensor
-    gain_x: Tensor | None
-    gain_h: Tensor | None
-    mask: Tensor | None
-    h: Tensor
-    keep_h: Tensor | None
-    rate_h: float
-    reverse: bool
-    activation: str
-    half: bool = False
-
-
-class LSTM(NamedTuple):
-    """`Shared`, and the projection w_hr ``[P, H]``, peepholes w_c ``[3, H]``, gain and bias of the
-    norm of c ``[H]``, c ``[B, H]`` and its zoneout; half as in `Elman`.
-    """
-
-    x: Tensor
-    lengths: Tensor
-    w_xh: Tensor
-    b: Tensor
-    w_hh: Tensor
-    gain_x: Tensor | None
-    gain_h: Tensor | None
-    mask: Tensor | None
-    h: Tensor
-    keep_h: Tensor | None
-    rate_h: float
-    reverse: bool
-    w_hr: Tensor | None
-    w_c: Tensor | None
-    gain_c: Tensor | None
-    b_c: Tensor | None
-    c: Tensor
-    keep_c: Tensor | None
-    rate_c: float
-    half: bool = False
-
-
-class GRU(NamedTuple):
-    """`Shared`, and b_hn ``[H]``, None for the form that resets before; half as in `Elman`."""
-
-    x: Tensor
-    lengths: Tensor
-    w_xh: Tensor
-    b: Tensor
-    w_hh: Tensor
-    gain_x: Tensor | None
-    gain_h: Tensor | None
-    mask: Tensor | None
-    h: Tensor
-    keep_h: Tensor | None
-    rate_h: float
-    reverse: bool
-    b_hn: Tensor | None
-    half: bool = False
-
-
-Given: TypeAlias = Elman | LSTM | GRU
-
 _GATES = {Elman: 1, LSTM: 4, GRU: 3}
 _ALL = slice(0, None)
 
@@ -244,53 +159,7 @@ _ALL = slice(0, None)
 _LARGE = 1 << 19
 
 
-class Kept(NamedTuple):
-    """What the way back needs beside what was given; an empty tensor stands for what there is not.
-
-    Attributes:
-        gates: see `Recurrence` in kernels.h.
-        xhat_x, rstd_x, xhat_h, rstd_h: of the norms of both products.
-        c, chat, rstd_c, m: of an LSTM, see `Lstm` in kernels.h.
-    """
-
-    gates: Tensor
-    xhat_x: Tensor
-    rstd_x: Tensor
-    xhat_h: Tensor
-    rstd_h: Tensor
-    c: Tensor
-    chat: Tensor
-    rstd_c: Tensor
-    m: Tensor
-
-
-class Back(NamedTuple):
-    """What comes back; an empty tensor stands for what there is not.
-
-    Attributes:
-        d: of the gates before their activation.
-        du_x, du_h: of both products, with norms.
-        d_sum, dgain_x, dgain_h: the sum of d over the steps of each sequence ``[B, ...]``, and the
-            gradients of the gains, likewise.
-        dh, dc: of the first state.
-        dm_out: of an LSTM's h before zoneout, with a projection.
-        dgain_c, db_c: of an LSTM's norm of c, sums like d_sum.
-    """
-
-    d: Tensor
-    du_x: Tensor
-    du_h: Tensor
-    d_sum: Tensor
-    dgain_x: Tensor
-    dgain_h: Tensor
-    dh: Tensor
-    dc: Tensor
-    dm_out: Tensor
-    dgain_c: Tensor
-    db_c: Tensor
-
-
-def gate_columns(given: Given) -> tuple[int, int, int]:
+def gate_columns(given: Recurrent) -> tuple[int, int, int]:
     """How many columns of gates are kept, how many have an input part; the norm's groups."""
     hidden = given.w_hh.shape[0] // _GATES[type(given)]
     return {
@@ -314,9 +183,10 @@ Make: TypeAlias = Callable[..., Tensor]
 
 def make_kept(given: Given, empty: Make = fresh) -> Kept:
     """Memory for what the way back needs."""
+    steps, none = given.x.shape[0], empty(0)
+    if isinstance(given, Diagonal):
+        return Kept(empty(steps, given.w_xh.shape[0]), *(none,) * 8)
     columns, gates, groups = gate_columns(given)
-    steps = given.x.shape[0]
-    none = empty(0)
     xhat_x = rstd_x = xhat_h = rstd_h = none
     if given.gain_h is not None:
         xhat_x, rstd_x = empty(steps, gates), empty(steps, groups)
@@ -344,6 +214,15 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
         y ``[N, R]``, the last h ``[B, R]`` and the last c ``[B, H]``, empty without one.
     """
     y, h_last, c_last = outputs = make_outputs(given)
+    if isinstance(given, Diagonal):
+        w_x = packed(given.w_xh, gates=GATES[given.law])
+        _NATIVE.scan_diagonal(
+            *(DIAGONAL[given.law], _memory(given.x), w_x, _memory(given.b)),
+            *(_optional(given.rates), _memory(given.lengths), _memory(given.h)),
+            *(None if kept is None else _memory(kept.gates), _memory(y), _memory(h_last)),
+            torch.get_num_threads(),
+        )
+        return outputs
     w_x = packed(given.w_xh, gates=_GATES[type(given)], half=given.half)
     rows, gates = _first_product(given)
     w_h = packed(given.w_hh, rows=rows, gates=gates, half=given.half)
@@ -374,7 +253,7 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
 
 
 def scan_back(
-    given: Given,
+    given: Recurrent,
     kept: Kept,
     y: Tensor,
     dy: Tensor | None,
@@ -427,7 +306,31 @@ def scan_back(
     return Back(d, du_x, du_h, d_sum, dgain_x, dgain_h, dh0, dc0, dm_out, dgain_c, db_c)
 
 
-def _first_product(given: Given) -> tuple[slice, int]:
+def diagonal_back(
+    given: Diagonal,
+    kept: Kept,
+    y: Tensor,
+    dy: Tensor | None,
+    dh: Tensor | None,
+    *,
+    in_place: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `scan_back`: the gradients of the gates' sums ``[N, G H]``, of b and of the rates, sums of
+    each sequence ``[B, ...]``, and of the first state.
+    """
+    batch = given.h.shape[0]
+    d = kept.gates if in_place else fresh(*kept.gates.shape)
+    d_sum, dh0 = fresh(batch, d.shape[1]), fresh(*given.h.shape)
+    drates = fresh(0) if given.rates is None else fresh(batch, given.rates.shape[0])
+    _NATIVE.scan_diagonal_back(
+        *(DIAGONAL[given.law], _optional(given.rates), _memory(given.lengths), _memory(given.h)),
+        *(_memory(y), _memory(kept.gates), _optional(dy), _optional(dh)),
+        *(_memory(d), _memory(d_sum), _filled(drates), _memory(dh0), torch.get_num_threads()),
+    )
+    return d, d_sum, drates, dh0
+
+
+def _first_product(given: Recurrent) -> tuple[slice, int]:
     """The rows of W_hh that the first recurrent product of a step takes, and of how many gates."""
     if isinstance(given, GRU) and given.b_hn is None:
         return slice(0, 2 * given.h.shape[1]), 2

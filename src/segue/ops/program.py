@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segue.ops.given import DIAGONAL
 from segue.ops.native import ACTIVATIONS, load
 
 Slot: TypeAlias = int
@@ -107,6 +108,13 @@ class Program:
     ) -> Slot:
         """The law of `segue.cells.GRU`; `weights` are w_xh, b_h, w_hh, b_hn, gain_x, gain_h."""
         return int(self.native.gru(x, lengths, h, *map(memory, weights), zoneout))
+
+    def diagonal(
+        self, x: Slot, lengths: Slot, h: int, law: str, weights: tuple[Tensor | None, ...]
+    ) -> Slot:
+        """A law of `segue.ops.given.DIAGONAL`; `weights` are w_xh, b, rates."""
+        held = map(memory, weights)
+        return int(self.native.diagonal(x, lengths, h, DIAGONAL[law], *held))
 
     def add(self, a: Slot, b: Slot) -> Slot:
         """a + b."""

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from segue.errors import SpecError
 from segue.ops import library, native
+from segue.ops.given import Given, Kept
 from segue.ops.gradients import Gradients, Outer, way_back
-from segue.ops.native import Given, Kept
 from segue.ragged import is_traced
 
 Outputs: TypeAlias = tuple[Tensor, Tensor, Tensor]

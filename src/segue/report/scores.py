@@ -66,6 +66,19 @@ METRICS = {
         "perplexity",
         "as unsure as between this many equally likely elements; the exponential of NLL",
     ),
+    "bleu": Metric(
+        "BLEU", "how many runs of one to four words are those of a target, of 100", False
+    ),
+    "chrf": Metric("chrF", "the same for runs of one to six characters, of 100", False),
+    "rouge1": Metric("ROUGE-1", "words in common with the best target, of 100", False),
+    "rouge2": Metric("ROUGE-2", "pairs of words in common with the best target, of 100", False),
+    "rougeL": Metric("ROUGE-L", "words in common, in the same order, of 100", False),
+    "token_accuracy": Metric(
+        "token accuracy",
+        "share of a target's units that are the likeliest, given those before them",
+        False,
+        True,
+    ),
 }
 """By the name that the tasks give; the order is that of the table's notes."""
 

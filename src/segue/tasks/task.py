@@ -30,10 +30,20 @@ class Whole(NamedTuple):
     Attributes:
         labels: the codes of each of P targets.
         steps: how many rows of the outputs belong to each, int64 ``[P]``.
+        sequences: what they were made from, and `rows` which of them they are, ``[P]``.
     """
 
     labels: Ragged
     steps: Tensor
+    sequences: Sequences | None = None
+    rows: NDArray[np.int64] | None = None
+
+    def raw(self) -> Sequences:
+        """The P sequences as the user gave them."""
+        assert self.sequences is not None and self.rows is not None
+        return self.sequences.cut(
+            self.rows, np.zeros_like(self.rows), self.sequences.lengths[self.rows]
+        )
 
 
 class Task(ABC):
@@ -43,6 +53,7 @@ class Task(ABC):
         whole: whether the target belongs to the whole sequence though there is an output at every
             step; such sequences are never cut (see `Whole`).
         reads_series: whether the past of the target columns is read as numbers beside the features.
+        waits: why it cannot answer before the sequence is whole, and so not live; "" where it can.
         every: whether there is a prediction at every step, or one at the end of each sequence.
         looks_ahead: whether the target of a step is taken from the step after it.
         title: what it does, with ``{name}`` for the output and ``{horizon}`` for its option.
@@ -61,6 +72,7 @@ class Task(ABC):
     whole: ClassVar[bool] = False
     reads_series: ClassVar[bool] = False
     calibrates_on: Literal["train", "valid"] | None = None
+    waits: ClassVar[str] = ""
     every: bool
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Output) -> None:
@@ -109,6 +121,14 @@ class Task(ABC):
     def metrics(self, output: Tensor, target: Any) -> Metrics:
         """Scores of `output` against `target`, in the user's units."""
 
+    def metrics_of_sequences(
+        self, output: Tensor, target: Tensor, lengths: NDArray[np.int64]
+    ) -> Metrics:
+        """Scores besides `metrics`, of a task at every step, that need to know where sequences end:
+        `lengths[p]` rows of `output` belong to the p-th.
+        """
+        return {}
+
     @abstractmethod
     def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
         """Scores on the `part` of `sequences` of the naive answers that `fit` has learnt."""
@@ -117,12 +137,13 @@ class Task(ABC):
     def decode(self, output: Tensor) -> pl.DataFrame:
         """Predictions in the user's terms, a row per row of `output`."""
 
-    def decode_whole(self, output: Tensor, steps: Tensor) -> pl.DataFrame:
+    def decode_whole(self, output: Tensor, steps: Tensor, sequences: Sequences) -> pl.DataFrame:
         """Predictions of whole sequences in the user's terms, a row for each of P.
 
         Args:
             output: at all steps, ``[M, ...]``.
             steps: how many rows of it belong to each sequence, int64 ``[P]``.
+            sequences: the P sequences as the user gave them.
         """
         raise NotImplementedError(f"{type(self).__name__} has an answer at every step")
 
