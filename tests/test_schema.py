@@ -308,9 +308,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": "number", "scael": "none"}}),
-        "declaration: inputs.x.scael: expected one of kind, role, scale, clip, "
-        "got 'scael'; "
-        "did you mean 'scale'?",
+        "declaration: inputs.x.scael: expected one of kind, role, scale, limit, differences, "
+        "got 'scael'; did you mean 'scale'?",
     ),
     (
         plain(inputs={"x": {"kind": "text", "role": "static"}}),

@@ -180,8 +180,9 @@ def _calibrate(trained: Trained, store: Store, parts: dict[str, Part]) -> None:
         if task.calibrates_on is None:
             continue
         part = parts[task.calibrates_on]
-        ours = store, part.rows, part.start, part.stop
-        targets = trained.targets(*ours, part.stop)
+        own = np.flatnonzero(part.stop > part.start)
+        ours = store, part.rows[own], part.start[own], part.stop[own]
+        targets = trained.targets(*ours, part.stop[own])
         task.calibrate(trained.outputs(*ours)[name], targets[name])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ class RecentState(NamedTuple):
         number: how many there were.
         smooth: the last one, smoothed.
         mean, variance: of late.
-        peak: the last score that was fresh, and `age`, the steps since.
+        peak: z (or s) of the last score that was fresh, and `age`, the steps since.
     """
 
     number: Tensor
@@ -67,36 +68,42 @@ class Recent:
         """Scores and whether they are fresh ``[N, 2]``; steps that are not `seen` ``[N]`` score 0
         and change nothing.
         """
-        padded = surprises.with_values(surprises.values.double()).to_padded()
-        there = surprises.with_values(seen).to_padded()
-        made = []
-        for t in range(padded.shape[1]):
-            score, state = self._step(padded[:, t], there[:, t], state)
-            made.append(score)
-        if not made:
-            return torch.zeros(0, 2, dtype=torch.float64), state
-        return Ragged.from_padded(torch.stack(made, 1), surprises.lengths).values, state
+        # Plain numbers, one step after the other: a tensor per step and row takes many times as
+        # long.
+        values, there = surprises.values.double().tolist(), seen.tolist()
+        rows = torch.stack(state, 1).tolist()
+        found: list[tuple[float, float]] = []
+        for row, (start, stop) in enumerate(pairwise(surprises.offsets.tolist())):
+            scored, rows[row] = self._row(values[start:stop], there[start:stop], rows[row])
+            found += scored
+        raw, fresh = torch.tensor(found, dtype=torch.float64).view(-1, 2).unbind(1)
+        score = raw if self._window is None else -torch.special.log_ndtr(-raw) / math.log(10)
+        after = torch.tensor(rows, dtype=torch.float64).view(-1, len(state))
+        scored_steps = torch.stack([torch.where(seen, score, 0.0), fresh], 1)
+        return scored_steps, RecentState(*after.unbind(1))
 
-    def _step(self, u: Tensor, seen: Tensor, state: RecentState) -> tuple[Tensor, RecentState]:
-        count = state.number + 1
-        smooth = torch.where(count > 1, state.smooth + (u - state.smooth) / self._smooth, u)
-        score = smooth
-        if self._window is not None:
-            z = (smooth - state.mean) / (state.variance + 1e-6).sqrt()
-            tail = -torch.special.log_ndtr(-z) / math.log(10)
-            score = torch.where(count > 2, tail, 0.0)
-        n = count if self._window is None else count.clamp(max=self._window)
-        d = smooth - state.mean
-        mean, variance = state.mean + d / n, (1 - 1 / n) * (state.variance + d.square() / n)
-        fresh = (score > state.peak) | (state.age + 1 >= self._hold)
-        peak = torch.where(fresh, score, state.peak)
-        age = torch.where(fresh, 0.0, state.age + 1)
-        after = RecentState(count, smooth, mean, variance, peak, age)
-        kept = RecentState(
-            *(torch.where(seen, new, old) for new, old in zip(after, state, strict=True))
-        )
-        scored = torch.stack([score, fresh.double()], 1)
-        return torch.where(seen[:, None], scored, 0.0), kept
+    def _row(
+        self, values: list[float], seen: list[bool], state: list[float]
+    ) -> tuple[list[tuple[float, float]], list[float]]:
+        """z (or s) and whether it is fresh at every step of one sequence, and its state after."""
+        number, smooth, mean, variance, peak, age = state
+        found = []
+        for value, is_there in zip(values, seen, strict=True):
+            if not is_there:
+                found.append((0.0, 0.0))
+                continue
+            number += 1
+            smooth = value if number == 1 else smooth + (value - smooth) / self._smooth
+            z = smooth
+            if self._window is not None:
+                z = (smooth - mean) / math.sqrt(variance + 1e-6) if number > 2 else 0.0
+            n = number if self._window is None else min(number, self._window)
+            d = smooth - mean
+            mean, variance = mean + d / n, (1 - 1 / n) * (variance + d * d / n)
+            is_fresh = z > peak or age + 1 >= self._hold
+            peak, age = (z, 0.0) if is_fresh else (peak, age + 1)
+            found.append((z, float(is_fresh)))
+        return found, [number, smooth, mean, variance, peak, age]
 
 
 def fresh(scores: NDArray[np.float64], hold: int) -> NDArray[np.bool_]:
