@@ -327,6 +327,7 @@ void bind_program(nb::module_& m) {
                                      {states[0], states[1], states[2], states[3], states[4]}, {usual[0], usual[1]});
             },
             "values"_a, "features"_a, "wanted"_a, "gaps"_a, "states"_a, "usual"_a)
+        .def("mean_of", &segue::Program::mean_of, "parts"_a)
         .def("tanh_of_sums", &segue::Program::tanh_of_sums, "per_series"_a, "per_step"_a)
         .def("rescale", &segue::Program::rescale, "past"_a, "change"_a, "horizon"_a, "shift"_a, "middle"_a);
     nb::class_<Program, segue::Program>(m, "Program")

@@ -145,6 +145,23 @@ Program::Segmented Program::segments(int values, int features, int wanted, bool 
     return made;
 }
 
+// (a + b + ...) / how many they are, of slots of one shape.
+int Program::mean_of(const std::vector<int>& parts) {
+    // Copies: a new slot moves the others.
+    const Slot first = slots_[parts.front()];
+    const int y = slot("mean", Type::f32, first.rows, first.axes);
+    operations_.push_back([=](const Run& run) {
+        float* to = run.f32(y);
+        const float count = static_cast<float>(parts.size());
+        for (int64_t place = 0; place < run.size(y); ++place) {
+            float sum = run.f32(parts.front())[place];
+            for (std::size_t part = 1; part < parts.size(); ++part) sum += run.f32(parts[part])[place];
+            to[place] = sum / count;
+        }
+    });
+    return y;
+}
+
 // tanh(a + b) for a of every series [M, C, U] and b of every step ahead [M, S, U]: [M, C, S, U].
 int Program::tanh_of_sums(int per_series, int per_step) {
     const int64_t C = slots_[per_series].axes[0], S = slots_[per_step].axes[0], U = last_axis(per_series);

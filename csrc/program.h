@@ -140,6 +140,7 @@ class Program {
     };
     Segmented segments(int values, int features, int wanted, bool gaps, const ForecastStates& states,
                        const Usual& usual);
+    int mean_of(const std::vector<int>& parts);
     int tanh_of_sums(int per_series, int per_step);
     int rescale(const Segmented& past, int change, std::int64_t horizon, const std::vector<double>& shift,
                 std::int64_t middle);

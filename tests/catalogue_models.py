@@ -605,6 +605,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return {**MODELS, **AFTER_EFFECTS}
     if kind in ("forecast-counts", "forecast-heavy-tails"):
         return {"plain": {}}
+    if kind == "forecast-with-gaps":
+        return {**MODELS, "members": {"members": 2, "skip": "seasonal"}}
     if kind.startswith("forecast"):
         return MODELS
     if kind.endswith("apart"):

@@ -44,6 +44,7 @@ ORDER = (
     {"tasks"},
     {"data"},
     {"clock"},
+    {"member"},
     {"forecaster"},
     {"body"},
     {"apart", "joined"},

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from segue import ops
 from segue.cells import GRU, LSTM, Elman
-from segue.forecaster import Decoder, Forecaster, ForecasterState, Seasonal
+from segue.forecaster import Forecaster, ForecasterState
+from segue.member import Decoder, Member, Seasonal
 from segue.ragged import Ragged
 from segue.tasks import Forecast
 
@@ -29,13 +30,19 @@ CELLS = {"elman": Elman, "lstm": LSTM, "gru": GRU}
 
 
 def made(
-    cell: str = "lstm", *, gaps: bool = True, ahead: int = E, usual: Any = TYPICAL, **options: Any
+    cell: str = "lstm",
+    *,
+    gaps: bool = True,
+    ahead: int = E,
+    usual: Any = TYPICAL,
+    members: int = 1,
+    **options: Any,
 ) -> Forecaster:
     torch.manual_seed(0)
     task = Forecast("y", ("a", "b"), Forecast.Spec(task="forecast", horizon=S, season=3))
     task.gaps, task.typical = gaps, usual
     forecaster = Forecaster(
-        CELLS[cell](Forecaster.inputs(K, F, gaps), H),
+        [CELLS[cell](Forecaster.inputs(K, F, gaps), H) for _ in range(members)],
         task,
         features=F,
         ahead=ahead,
@@ -86,10 +93,8 @@ def by_the_equation(
     forecaster: Forecaster, x: NDArray[np.float64], features: Tensor, ahead: Tensor
 ) -> NDArray[np.float64]:
     """Forecasts ``[T, S, Q]`` of one series, step by step in NumPy."""
-    weights: dict[str, Any] = {
-        name: value.double().numpy() for name, value in forecaster.state_dict().items()
-    }
-    chains = [np.zeros(H) for _ in range(K)]
+    members = [member for member in forecaster.members if isinstance(member, Member)]
+    chains = [[np.zeros(H) for _ in range(K)] for _ in members]
     ring, flags, gap, age = np.zeros(L), np.zeros(K), np.inf, 0
     found = []
     for t, value in enumerate(x):
@@ -109,29 +114,45 @@ def by_the_equation(
         if forecaster.gaps:
             u[:K] = z[-K:] * flags
             u += [*flags, np.log1p(0 if np.isinf(gap) else gap)]
-        before = weights["cell.w_hh"] @ chains[t % K]
-        h = np.tanh(weights["cell.w_xh"] @ np.array(u) + before + weights["cell.b_h"])
-        chains[t % K] = h
-        change = (
-            weights["head.weight"] @ h
-            + weights["head.bias"]
-            + forecaster.skip.weight.detach().double().numpy() @ z
-        )
-        change = change.reshape(S, Q)
-        for step in range(S):
-            e = ahead[t, step].double().numpy()
-            inner = weights["known.hidden.weight"] @ h + weights["known.hidden.bias"]
-            mixed = np.tanh(inner + weights["known.ahead.weight"] @ e)
-            change[step] += weights["known.out.weight"] @ mixed + weights["known.out.bias"]
+        changes = [
+            change_of(member, own, t, np.array(u), z, ahead[t].double().numpy())
+            for member, own in zip(members, chains, strict=True)
+        ]
+        change = np.mean(changes, axis=0)
         found.append(np.full((S, Q), np.nan) if np.isinf(gap) else a + s * change)
     return np.array(found)
 
 
-@pytest.mark.parametrize("skip", ["full", "seasonal"])
+def change_of(
+    member: Member,
+    chains: list[NDArray[np.float64]],
+    t: int,
+    u: NDArray[np.float64],
+    z: NDArray[np.float64],
+    ahead: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """c ``[S, Q]`` of a member after step t; its chain goes on."""
+    weights: dict[str, Any] = {
+        name: value.double().numpy() for name, value in member.state_dict().items()
+    }
+    before = weights["cell.w_hh"] @ chains[t % K]
+    h = np.tanh(weights["cell.w_xh"] @ u + before + weights["cell.b_h"])
+    chains[t % K] = h
+    skip = member.skip.weight.detach().double().numpy()
+    change: NDArray[np.float64] = weights["head.weight"] @ h + weights["head.bias"] + skip @ z
+    change = change.reshape(S, Q)
+    for step in range(S):
+        inner = weights["known.hidden.weight"] @ h + weights["known.hidden.bias"]
+        mixed = np.tanh(inner + weights["known.ahead.weight"] @ ahead[step])
+        change[step] += weights["known.out.weight"] @ mixed + weights["known.out.bias"]
+    return change
+
+
+@pytest.mark.parametrize(("skip", "members"), [("full", 1), ("seasonal", 1), ("full", 3)])
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("late", [0, 4])
-def test_a_forecast_is_its_equation(gaps: bool, late: int, skip: str) -> None:
-    forecaster = made("elman", gaps=gaps, skip=skip)
+def test_a_forecast_is_its_equation(gaps: bool, late: int, skip: str, members: int) -> None:
+    forecaster = made("elman", gaps=gaps, skip=skip, members=members)
     values = some_values([17], series=1, missing=0.3 if gaps else 0.0)
     values.values[:late] = torch.nan
     features, ahead = some_inputs(17, 17)
@@ -163,7 +184,8 @@ def test_a_value_is_read_from_whole_seasons_before_it() -> None:
 
 def test_a_decoder_goes_through_the_steps_ahead_one_after_the_other() -> None:
     forecaster = made(decoder="recurrent")
-    decoder = forecaster.known
+    (member,) = forecaster.members
+    decoder = member.known
     assert isinstance(decoder, Decoder)
     hidden, ahead = torch.randn(6, H), torch.randn(3, S, E)
     with torch.no_grad():
@@ -187,12 +209,12 @@ def test_windows_from_the_start_equal_the_carried_chain(cell: str, gaps: bool) -
     # The ends of the segments of each sequence; the last sequence is shorter than a segment.
     at = torch.arange(values.total)[values.times() % K == K - 1]
     with torch.no_grad():
-        windows = forecaster.windows(values, features, at, ahead[at])
+        (windows,) = forecaster.windows(values, features, at, ahead[at])
         state = forecaster.initial_state(values.batch, 2)
         whole, _, _ = forecaster.unroll(values, features, at, ahead[at], state)
     assert windows.shape == (len(at), 2, S, Q)
     hold_close(windows, whole)
-    learning = forecaster.windows(values, features, at, ahead[at])
+    (learning,) = forecaster.windows(values, features, at, ahead[at])
     torch.testing.assert_close(learning, whole, rtol=1e-5, atol=1e-4, equal_nan=True)
 
 
@@ -268,8 +290,9 @@ def test_a_forecast_moves_and_scales_with_its_series(usual: Any, ahead: int, fir
     # What is usual counts for a young series alone; its hidden states remember it for longer.
     forecaster = made(gaps=False, ahead=ahead, usual=usual)
     values = some_values([15], missing=0.0)
-    with torch.no_grad():
-        forecaster.head.weight.zero_()
+    for member in forecaster.members:
+        assert isinstance(member, Member)
+        member.head.weight.detach().zero_()
     found, _ = carried(forecaster, values)
     moved, _ = carried(forecaster, values.with_values(values.values * 8.0))
     torch.testing.assert_close(moved[first:], found[first:] * 8.0, rtol=1e-4, atol=0)
@@ -280,6 +303,31 @@ def test_a_constant_series_has_a_finite_forecast_near_it() -> None:
         values = Ragged(torch.full((9, 1), level, dtype=torch.float64), torch.tensor([9]))
         found, _ = carried(made(usual=NOTHING), values)
         assert bool(((found - level).abs() <= 0.1 * max(level, 1e-3)).all())
+
+
+# Members -----------------------------------------------------------------------------------------
+
+
+def test_members_learn_each_by_itself_and_answer_with_their_mean() -> None:
+    forecaster, values = made(members=3, ahead=0), some_values(LENGTHS)
+    features, _ = some_inputs(values.total, values.total)
+    at = torch.arange(values.total)[values.times() % K == K - 1]
+    ahead = torch.zeros(len(at), S, 0)
+    each = forecaster.windows(values, features, at, ahead)
+    assert each.shape == (3, len(at), 2, S, Q)
+    state = forecaster.initial_state(values.batch, 2)
+    with torch.no_grad():
+        mean, _, _ = forecaster.unroll(values, features, at, ahead, state)
+    torch.testing.assert_close(each.mean(0), mean, rtol=1e-5, atol=1e-4, equal_nan=True)
+    each[1].nan_to_num(0).sum().backward()
+    reached = [
+        any(
+            weight.grad is not None and bool((weight.grad != 0).any())
+            for weight in one.parameters()
+        )
+        for one in forecaster.members
+    ]
+    assert reached == [False, True, False]
 
 
 # Learning -----------------------------------------------------------------------------------------

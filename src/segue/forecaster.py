@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from segue import ops
-from segue.cells import GRU, Cell
-from segue.layers import Linear, unroll
-from segue.layers.compiled import NoForm, Place, emit, emit_linear
+from segue.cells import Cell
+from segue.layers import unroll
+from segue.layers.compiled import NoForm, Place, emit
+from segue.member import Member
 from segue.ops import State
 from segue.ops.program import Program, Slot
 from segue.ragged import Ragged
@@ -28,7 +30,7 @@ class ForecasterState(NamedTuple):
         gap: steps since a value was observed, ``[P, C]``; infinite while none ever was.
         age: steps since the first value, itself counted, ``[P, C]``; 0 while there is none.
         taken: steps taken, int64 ``[P]``; step n belongs to chain n mod k.
-        hidden: the state of every chain; leaves are ``[P, C * k, ...]``.
+        hidden: the state of every chain of every member; leaves are ``[P, C * k, ...]``.
     """
 
     ring: Tensor
@@ -36,7 +38,7 @@ class ForecasterState(NamedTuple):
     gap: Tensor
     age: Tensor
     taken: Tensor
-    hidden: State
+    hidden: tuple[State, ...]
 
 
 class Forecaster(nn.Module):
@@ -62,8 +64,12 @@ class Forecaster(nn.Module):
     the usual spread of the training series in units of their level, and m the least spread of any.
 
     W starts at zero: a linear autoregression beside the recurrence (Lai et al., 2018,
-    arXiv:1703.07015); see `Seasonal` for one that is shared along the season. g is there where
-    inputs are known ahead: `Known`, or `Decoder`.
+    arXiv:1703.07015); see `segue.member` for one that is shared along the season, and for g, which
+    is there where inputs are known ahead.
+
+    There may be several members, each a cell with V, W, b and g of its own, which learn side by
+    side, each by its own loss; c is then their mean. Networks that differ in nothing but their
+    first weights err differently, so their mean errs less (Hansen and Salamon 1990).
 
     A missing value stands in the ring as the last one observed. Where series have gaps, z is 0 in
     u where the value is missing, and u ends with k flags (1: observed) and ``log(1 + gap)``, the
@@ -71,7 +77,7 @@ class Forecaster(nn.Module):
     throughout; until then the forecast is NaN.
 
     Args:
-        cell: the law of memory, over `Forecaster.inputs` inputs.
+        cells: the law of memory of each member, over `Forecaster.inputs` inputs.
         task: fitted; says horizon S, distribution, season, gaps, and r and m of each column.
         features: F, other features per step.
         ahead: K, features known ahead per step.
@@ -80,11 +86,9 @@ class Forecaster(nn.Module):
         decoder: g takes each step ahead alone (``step``) or one after the other (``recurrent``).
     """
 
-    HIDDEN_AHEAD = 16
-
     def __init__(
         self,
-        cell: Cell,
+        cells: Sequence[Cell],
         task: Forecast,
         *,
         features: int,
@@ -95,18 +99,14 @@ class Forecaster(nn.Module):
         decoder: Literal["step", "recurrent"] = "step",
     ) -> None:
         super().__init__()
-        assert lookback > segment and cell.inputs == self.inputs(segment, features, task.gaps)
-        self.cell, self.segment, self.lookback, self.gaps = cell, segment, lookback, task.gaps
+        inputs = self.inputs(segment, features, task.gaps)
+        assert lookback > segment and all(cell.inputs == inputs for cell in cells)
+        self.segment, self.lookback, self.gaps = segment, lookback, task.gaps
         self.horizon, self.distribution = task.horizon, task.distribution
-        self.outputs = task.outputs
-        self.head = Linear(cell.outputs, self.horizon * self.outputs)
-        self.skip = (
-            Seasonal(lookback, self.horizon, self.outputs, task.season)
-            if skip == "seasonal"
-            else Linear(lookback, self.horizon * self.outputs, bias=False)
+        self.members = nn.ModuleList(
+            Member(cell, task, ahead=ahead, lookback=lookback, skip=skip, decoder=decoder)
+            for cell in cells
         )
-        sort = Decoder if decoder == "recurrent" else Known
-        self.known = sort(cell.outputs, ahead, self.outputs, self.HIDDEN_AHEAD) if ahead else None
         # What the fitted task says is saved with the task.
         self.typical: Tensor
         typical = torch.tensor(task.typical, dtype=torch.float64)
@@ -114,11 +114,11 @@ class Forecaster(nn.Module):
         self.calibrated: Tensor
         shift = torch.tensor(task.shift, dtype=torch.float64)
         self.register_buffer("calibrated", shift, persistent=False)
-        with torch.no_grad():
-            self.head.weight.mul_(0.1)
-            self.head.bias.zero_()
-            for weight in self.skip.parameters():
-                weight.zero_()
+
+    def _members(self) -> Iterator[Member]:
+        for member in self.members:
+            assert isinstance(member, Member)
+            yield member
 
     @staticmethod
     def inputs(segment: int, features: int, gaps: bool) -> int:
@@ -128,8 +128,7 @@ class Forecaster(nn.Module):
     @property
     def numbers_per_step(self) -> int:
         """About how many numbers a step of one series makes; for bounds on memory."""
-        units = self.outputs if self.known is None else self.HIDDEN_AHEAD
-        return 3 * self.lookback + 2 * self.horizon * units + 8 * self.cell.outputs
+        return 3 * self.lookback + sum(member.numbers_per_step for member in self._members())
 
     def initial_state(self, batch: int, series: int) -> ForecasterState:
         """Nothing seen yet, of P = `batch` sequences of C = `series` series."""
@@ -140,7 +139,10 @@ class Forecaster(nn.Module):
             gap=torch.full((batch, series), torch.inf, dtype=torch.float64),
             age=torch.zeros(batch, series, dtype=torch.float64),
             taken=torch.zeros(batch, dtype=torch.int64),
-            hidden=_nested(self.cell.initial_state(batch * chains), batch, chains),
+            hidden=tuple(
+                _nested(member.cell.initial_state(batch * chains), batch, chains)
+                for member in self._members()
+            ),
         )
 
     def unroll(
@@ -169,13 +171,20 @@ class Forecaster(nn.Module):
         order = chain.argsort(stable=True)
         lengths = torch.bincount(chain, minlength=batch * series * k)
         inputs = self._inputs(past, order // series, order % series, features)
-        before = ops.map_state(lambda leaf: leaf.flatten(0, 1), state.hidden)
-        hidden, after = unroll(self.cell, Ragged(inputs, lengths), before)
-        by_step = torch.empty_like(hidden.values).index_copy(0, order, hidden.values)
         wanted = (at[:, None] * series + torch.arange(series)).flatten()
-        forecast, scale = self._forecast(past, by_step[wanted], at, ahead)
-        carried = _nested(after, batch, series * k)
-        return forecast, scale, past.state(k, state.taken + values.lengths, carried)
+        hidden, carried = [], []
+        for member, before in zip(self._members(), state.hidden, strict=True):
+            flat = ops.map_state(lambda leaf: leaf.flatten(0, 1), before)
+            chains, after = unroll(member.cell, Ragged(inputs, lengths), flat)
+            hidden.append(torch.empty_like(chains.values).index_copy(0, order, chains.values))
+            carried.append(_nested(after, batch, series * k))
+        own = [by_step[wanted] for by_step in hidden]
+        changes, level, scale = self._changes(past, own, at, ahead)
+        # In one order, so that native sums are the same.
+        change = sum(changes[1:], start=changes[0]) / len(changes)
+        forecast = self._said(past, change, level, scale, at)
+        after_all = past.state(k, state.taken + values.lengths, tuple(carried))
+        return forecast, scale.reshape(len(at), series), after_all
 
     def settled(self, forecast: Tensor, scale: Tensor) -> Tensor:
         """What `unroll` gives, in the form in which it leaves the network."""
@@ -192,7 +201,7 @@ class Forecaster(nn.Module):
             ahead: ``[M, S, K]``.
 
         Returns:
-            forecasts float64 ``[M, C, S, P]`` from the steps `at`.
+            forecasts of each member, float64 ``[members, M, C, S, P]``, from the steps `at`.
         """
         series = values.values.shape[1]
         past = _Past(values, self.initial_state(values.batch, series))
@@ -201,9 +210,12 @@ class Forecaster(nn.Module):
         chain = ((owner * series)[:, None] + torch.arange(series)).flatten()
         order = chain.argsort(stable=True)
         inputs = self._inputs(past, at[order // series], order % series, features)
-        hidden, _ = unroll(self.cell, Ragged(inputs, lengths))
-        by_step = torch.empty_like(hidden.values).index_copy(0, order, hidden.values)
-        return self._forecast(past, by_step, at, ahead)[0]
+        hidden = []
+        for member in self._members():
+            chains, _ = unroll(member.cell, Ragged(inputs, lengths))
+            hidden.append(torch.empty_like(chains.values).index_copy(0, order, chains.values))
+        changes, level, scale = self._changes(past, hidden, at, ahead)
+        return torch.stack([self._said(past, one, level, scale, at) for one in changes])
 
     def emit(
         self, program: Program, values: Slot, features: Slot, at: Slot, ahead: Slot
@@ -223,8 +235,6 @@ class Forecaster(nn.Module):
         """
         if not isinstance(self.distribution, Quantiles):
             raise NoForm(f"a forecast by {type(self.distribution).__name__}")
-        if isinstance(self.known, Decoder):
-            raise NoForm("a recurrent decoder of what is known ahead")
         like = self.initial_state(1, program.last_axis(values))
         numbers: list[Any] = [
             program.state(name, leaf.shape[1:], leaf.dtype)
@@ -232,23 +242,19 @@ class Forecaster(nn.Module):
         ]
         past = program.segments(values, features, at, self.gaps, numbers, self.typical.tolist())
         chains = (like.ring.shape[1] * self.segment,)
-        hidden, body = emit(self.cell, Place(program, past.lengths, chains), past.inputs)
-        wanted = program.take(hidden, past.place)
-        change = program.add(
-            emit_linear(self.head, program, wanted),
-            program.affine(past.scaled, self.skip.weight, None),
-        )
-        if self.known is not None:
-            known = program.tanh_of_sums(
-                emit_linear(self.known.hidden, program, wanted),
-                emit_linear(self.known.ahead, program, ahead),
-            )
-            change = program.add(change, emit_linear(self.known.out, program, known))
+        at_chains = Place(program, past.lengths, chains)
+        changes, bodies = [], []
+        for member in self._members():
+            hidden, body = emit(member.cell, at_chains, past.inputs)
+            wanted = program.take(hidden, past.place)
+            changes.append(member.emit(program, wanted, past.scaled, ahead))
+            bodies.append(body)
+        change = program.mean_of(changes)
         shift, place = self.calibrated, self.distribution.middle
         moved = shift.flatten().tolist() if shift.any() else []
         forecast = program.rescale(past, change, self.horizon, moved, place)
         state: Any = ForecasterState
-        return forecast, state(*numbers, body)
+        return forecast, state(*numbers, tuple(bodies))
 
     def _inputs(self, past: _Past, step: Tensor, column: Tensor, features: Tensor) -> Tensor:
         """u of the equation, ``[rows, I]``, for each (step, column)."""
@@ -279,107 +285,27 @@ class Forecaster(nn.Module):
         age = past.age(step, column)[:, None]
         return 1 - age.clamp(max=self.lookback) / self.lookback
 
-    def _forecast(
-        self, past: _Past, hidden: Tensor, at: Tensor, ahead: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What is said of y ``[M, C, S, P]``, and s ``[M, C]``, from hidden states ``[M C, H]``."""
+    def _changes(
+        self, past: _Past, hidden: Sequence[Tensor], at: Tensor, ahead: Tensor
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """c of each member ``[M * C, S, P]`` from hidden states ``[M * C, H]``; a and s
+        ``[M * C, 1]``.
+        """
         step, column = at.repeat_interleave(past.series), torch.arange(past.series).repeat(len(at))
         ring, level, scale = self._scaled(past, step, column)
-        change = self.head(hidden) + self.skip(((ring - level) / scale).float())
-        change = change.reshape(len(step), self.horizon, self.outputs)
-        if self.known is not None:
-            change = change + self.known(hidden, ahead)
+        z = ((ring - level) / scale).float()
+        pairs = zip(self._members(), hidden, strict=True)
+        return [member(own, z, ahead) for member, own in pairs], level, scale
+
+    def _said(
+        self, past: _Past, change: Tensor, level: Tensor, scale: Tensor, at: Tensor
+    ) -> Tensor:
+        """What c says of the values to come, ``[M, C, S, P]``."""
+        step, column = at.repeat_interleave(past.series), torch.arange(past.series).repeat(len(at))
         forecast = self.distribution.linked(change, level, scale)
         started = ~past.gap(step, column).isinf()
         forecast = torch.where(started[:, None, None], forecast, torch.nan)
-        shape = len(at), past.series
-        return forecast.reshape(*shape, self.horizon, self.outputs), scale.reshape(shape)
-
-
-class Seasonal(nn.Module):
-    """W of `Forecaster`, shared along the season m (Lin et al., 2024, SparseTSF, arXiv:2405.00946).
-
-    The value in s steps is read from those whole seasons before it alone, with weights that depend
-    on how many seasons there are between, and on which of the seasons ahead it is::
-
-        (W z)_s = sum_i w_{ceil(s / m), i} z_{t+s-m(ceil(s / m)+i)}       i = 0, 1, ...
-
-    So a look-back of many seasons costs few weights, which a full W would learn by heart.
-    """
-
-    def __init__(self, lookback: int, horizon: int, outputs: int, season: int) -> None:
-        super().__init__()
-        step, lag = torch.arange(1, horizon + 1)[:, None], torch.arange(lookback - 1, -1, -1)
-        block, apart = (step - 1) // season, step + lag
-        seasons = apart // season - block
-        width = int(seasons.max()) + 1
-        # The place 0 of each block stands for no weight.
-        self.place: Tensor
-        place = torch.where(apart % season == 0, seasons, 0) + block * width
-        self.register_buffer("place", place, persistent=False)
-        self.shared = nn.Parameter(torch.zeros(outputs, int(block.max()) + 1, width - 1))
-
-    @property
-    def weight(self) -> Tensor:
-        """W, ``[S * P, L]``."""
-        table = nn.functional.pad(self.shared, (1, 0)).flatten(1)
-        matrix = table[:, self.place].transpose(0, 1)
-        return matrix.flatten(0, 1)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """``[rows, L]`` -> ``[rows, S * P]``."""
-        return ops.linear(z, self.weight, None)
-
-
-class Known(nn.Module):
-    """g of `Forecaster`: what the inputs e known ahead add, ``R tanh(P h + p + Q e) + r``.
-
-    R and r start at zero.
-    """
-
-    def __init__(self, hidden: int, ahead: int, outputs: int, units: int) -> None:
-        super().__init__()
-        self.hidden = Linear(hidden, units)
-        self.ahead = Linear(ahead, units, bias=False)
-        self.out = Linear(units, outputs)
-        with torch.no_grad():
-            self.out.weight.zero_()
-            self.out.bias.zero_()
-
-    def forward(self, hidden: Tensor, ahead: Tensor) -> Tensor:
-        """h ``[M * C, H]`` and e ``[M, S, K]`` -> ``[M * C, S, Q]``."""
-        known = self.ahead(ahead).repeat_interleave(len(hidden) // max(1, len(ahead)), 0)
-        out: Tensor = self.out(torch.tanh(self.hidden(hidden)[:, None] + known))
-        return out
-
-
-class Decoder(nn.Module):
-    """g of `Forecaster` where what is known ahead has after-effects: a GRU over the steps ahead::
-
-        d_0 = tanh(P h + p)
-        d_j = gru(e_j, d_{j-1})
-        g_j = R d_j + r
-
-    R and r start at zero.
-    """
-
-    def __init__(self, hidden: int, ahead: int, outputs: int, units: int) -> None:
-        super().__init__()
-        self.hidden = Linear(hidden, units)
-        self.cell = GRU(ahead, units)
-        self.out = Linear(units, outputs)
-        with torch.no_grad():
-            self.out.weight.zero_()
-            self.out.bias.zero_()
-
-    def forward(self, hidden: Tensor, ahead: Tensor) -> Tensor:
-        """h ``[M * C, H]`` and e ``[M, S, K]`` -> ``[M * C, S, P]``."""
-        steps = ahead.repeat_interleave(len(hidden) // max(1, len(ahead)), 0)
-        lengths = torch.full((len(steps),), steps.shape[1])
-        state = self.cell.initial_state(len(steps))._replace(h=torch.tanh(self.hidden(hidden)))
-        after, _ = unroll(self.cell, Ragged(steps.flatten(0, 1), lengths), state)
-        out: Tensor = self.out(after.values).unflatten(0, steps.shape[:2])
-        return out
+        return forecast.reshape(len(at), past.series, *forecast.shape[1:])
 
 
 class _Past:
@@ -434,7 +360,7 @@ class _Past:
         """Steps since the first value, itself counted, ``[rows]``."""
         return self._age[self._rows[step], column, self._times[step]]
 
-    def state(self, k: int, taken: Tensor, hidden: State) -> ForecasterState:
+    def state(self, k: int, taken: Tensor, hidden: tuple[State, ...]) -> ForecasterState:
         """The state after the last step of each sequence."""
         rows, columns = torch.arange(len(self._lengths))[:, None], torch.arange(self.series)
         end = self._lengths[:, None].expand(-1, self.series)

@@ -116,8 +116,9 @@ class Network(nn.Module):
 
     def _new_forecaster(self, task: Forecast, features: int, spec: Model) -> Forecaster:
         segment, lookback = spec.segment or 1, spec.lookback or 2
+        inputs = Forecaster.inputs(segment, features, task.gaps)
         return Forecaster(
-            causal_body(Forecaster.inputs(segment, features, task.gaps), spec),
+            [causal_body(inputs, spec) for _ in range(spec.members)],
             task,
             features=features,
             ahead=sum(self._encoder(name).features for name in self.known),
@@ -262,9 +263,8 @@ class Network(nn.Module):
         return flags
 
     def windows(self, batch: Batch) -> dict[str, Tensor]:
-        """Forecasts for training ``[M, C, S, Q]``, from the steps `batch.at` of spans on their own.
-
-        See `Forecaster.windows`.
+        """Forecasts of each member for training ``[members, M, C, S, P]``, from steps `batch.at` of
+        spans on their own; see `Forecaster.windows`.
         """
         features, _, _ = self._encode(batch, self.initial_state(len(batch.lengths)))
         ahead = self._encode_ahead(batch)

@@ -252,6 +252,8 @@ class Model(Strict):
             `lookback` values (see `segue.forecaster`).
         skip: how a forecast reads the look-back linearly: with a ``full`` matrix of weights, or
             with ``seasonal`` ones, shared along the season.
+        members: networks of a forecast that learn side by side, from different first weights; the
+            forecast is their mean.
         decoder: how a forecast reads what is known ahead: each ``step`` alone, or, where steps have
             after-effects, ``recurrent``.
     """
@@ -273,6 +275,7 @@ class Model(Strict):
     segment: Positive | None = None
     lookback: Positive | None = None
     skip: Literal["full", "seasonal"] = "full"
+    members: Positive = 1
     decoder: Literal["step", "recurrent"] = "step"
 
 

@@ -478,7 +478,12 @@ def loss_of(
     else:
         outputs, state = trained.network.unroll(batch, state)
         state = ops.map_state(torch.Tensor.detach, state)
-    losses = [task.losses(outputs[name], targets[name]) for name, task in trained.tasks.items()]
+    losses = [
+        torch.cat([task.losses(member, targets[name]) for member in outputs[name]])
+        if trained.forecasts
+        else task.losses(outputs[name], targets[name])
+        for name, task in trained.tasks.items()
+    ]
     means = [loss.mean() for loss in losses if loss.numel()]
     return (torch.stack(means).sum() if means else None), state
 

@@ -185,6 +185,12 @@ class Program:
         """tanh(a + b) of a ``[M, C, U]`` and b ``[M, S, U]``: ``[M, C, S, U]``."""
         return int(self.native.tanh_of_sums(per_series, per_step))
 
+    def mean_of(self, parts: Sequence[Slot]) -> Slot:
+        """The mean of slots of one shape: their sum in order, divided by how many they are."""
+        if len(parts) == 1:
+            return parts[0]
+        return int(self.native.mean_of(list(parts)))
+
     def rescale(
         self, past: Any, change: Slot, horizon: int, shift: Sequence[float], middle: int
     ) -> Slot:

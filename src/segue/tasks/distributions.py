@@ -112,8 +112,9 @@ class Quantiles(Distribution):
             return found
         found = found + scale[..., None, None] * shift
         place = self.middle
-        low, middle, high = torch.split(found, [place, 1, len(self.levels) - place - 1], -1)
-        low, high = torch.minimum(low, middle), torch.maximum(high, middle)
+        middle = found[..., place : place + 1]
+        low = torch.minimum(found[..., :place], middle)
+        high = torch.maximum(found[..., place + 1 :], middle)
         return torch.cat([low, middle, high], dim=-1).sort(dim=-1).values
 
     def quantile(self, output: Tensor, levels: Tensor) -> Tensor:
