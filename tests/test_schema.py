@@ -95,6 +95,9 @@ FULL = {
         "pool": "both",
         "segment": 4,
         "lookback": 9,
+        "skip": "seasonal",
+        "members": 2,
+        "decoder": "recurrent",
     },
     "training": {
         "epochs": 5,
