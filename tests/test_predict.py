@@ -149,7 +149,8 @@ def test_a_missing_future_is_refused() -> None:
         "site; add it"
     )
     assert refused(KNOWN.run.predict, past, future.drop("time")) == (
-        "ahead: expected a column 'time', got the columns key, v0, v1, heat, sold, sale, site; add it"
+        "ahead: expected a column 'time', got the columns key, v0, v1, heat, sold, sale, "
+        "site; add it"
     )
     short = future.filter((pl.col("key") != "b") | (pl.col("time") < FUTURE[14]))
     assert refused(KNOWN.run.predict, past, short) == (
