@@ -109,6 +109,7 @@ class Field(ABC):
     Attributes:
         several: whether one input may stand for many columns.
         long: whether a long table, whose rows are steps, can hold it.
+        may_lack: whether a whole sequence may be missing: one that is apart has no steps then.
         learns_steps: whether what a step is has to be learnt, from the raw cells of the training
             part (`fit_steps`), before anything else.
         suffixes: of the files that its cells name; none where cells hold the values themselves.
@@ -125,6 +126,7 @@ class Field(ABC):
     def __init__(self, name: str, columns: tuple[str, ...], spec: Input) -> None:
         self.name = name
         self.columns = columns
+        self.may_lack = spec.role == "apart"
 
     @classmethod
     @abstractmethod

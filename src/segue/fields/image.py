@@ -197,6 +197,8 @@ class Image(Pictures):
         found: list[Bytes] = []
         lengths = np.zeros(len(cells), np.int64)
         for row, cell in enumerate(_cells(cells, origin)):
+            if cell == [None] and self.may_lack:
+                continue
             where = f"{origin}: column {cells.name!r}, row {row + 1}"
             try:
                 pictures = [self._picture(one, where) for one in cell]

@@ -65,6 +65,8 @@ class Video(Pictures):
         found: list[Any] = []
         lengths = np.zeros(len(cells), np.int64)
         for row, cell in enumerate(cells):
+            if cell is None and self.may_lack:
+                continue
             where = f"{origin}: column {cells.name!r}, row {row + 1}"
             try:
                 own = self._references(cell, where) if is_path else self._at_hand(cell, where)
