@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_data import LENGTHS, TASK_ROWS, TaskRow, sequences
+from catalogue_kinds import LENGTHS, sequences
+from catalogue_tasks import TASK_ROWS, TaskRow
 from numpy.typing import NDArray
 
 import segue

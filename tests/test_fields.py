@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_data import FIELDS, LENGTHS, STEPS, FieldRow
+from catalogue_kinds import FIELDS, LENGTHS, STEPS, FieldRow
 from torch import Tensor
 
 from segue.data.read import read

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from catalogue_models import HORIZON, KEYS, hold_equal, row_named
+from catalogue_models import HORIZON, hold_equal, row_named
+from model_data import KEYS
 
 import segue
 from segue.errors import DataError

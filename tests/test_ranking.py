@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_data import sequences
+from catalogue_kinds import sequences
 from sklearn import metrics
 from sklearn.utils.class_weight import compute_class_weight
 

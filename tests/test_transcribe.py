@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_data import sequences
+from catalogue_kinds import sequences
 
 import segue
 from segue import ops

@@ -197,7 +197,7 @@ class Image(Pictures):
         found: list[Bytes] = []
         lengths = np.zeros(len(cells), np.int64)
         for row, cell in enumerate(_cells(cells, origin)):
-            if cell == [None] and self.may_lack:
+            if self.may_lack and len(cell) == 1 and cell[0] is None:
                 continue
             where = f"{origin}: column {cells.name!r}, row {row + 1}"
             try:
