@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import segue
 
 SPEAKER, RATE = "jackson", 8000
-PARTS = {"train": (600, range(10, 50)), "valid": (100, range(5, 10)), "test": (200, range(5))}
+PARTS = {"train": (300, range(10, 50)), "valid": (100, range(5, 10)), "test": (200, range(5))}
 """Strings of each part, and which recordings of a digit they are made of; the official test part is
 0 to 4.
 """
@@ -27,7 +27,7 @@ SPEC: dict[str, Any] = {
 }
 SETTINGS: dict[str, Any] = {
     "model": {"cell": "lstm", "hidden": 128, "dropout": 0.2},
-    "training": {"epochs": 20, "batch": 16, "learning_rate": 5e-3},
+    "training": {"epochs": 15, "batch": 16, "learning_rate": 5e-3},
 }
 
 

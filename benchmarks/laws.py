@@ -2,11 +2,12 @@
 
     python benchmarks/laws.py adding           the adding problem over 600 steps
     python benchmarks/laws.py copy             10 symbols recalled after 1,000 steps
+    python benchmarks/laws.py pixels           digits from their 784 places, one after another
     python benchmarks/laws.py adding --only gru lstm
 
 A line of JSON per law; with ``--save`` it is added to results/laws.jsonl, from which ``--table``
 makes the tables in docs/laws.md. Sources: adding, Hochreiter and Schmidhuber (1997); copy, Arjovsky
-et al. (2016).
+et al. (2016); pixels, Le et al. (2015).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import digits
 import line
 import numpy as np
 import polars as pl
@@ -43,8 +45,9 @@ LAWS: dict[str, dict[str, Any]] = {
     "elman": {"cell": "elman"},
     "elman, relu, identity": {"cell": {"elman": {"activation": "relu", "init": "identity"}}},
     "lstm": {"cell": "lstm"},
-    "lstm, chrono": {"cell": {"lstm": {"init": "chrono"}}},
+    "lstm, chrono": {"cell": {"lstm": {"init": "chrono(1000)"}}},
     "gru": {"cell": "gru"},
+    "gru, chrono": {"cell": {"gru": {"init": "chrono(1000)"}}},
     "min_gru": {"cell": "min_gru", "layers": 2},
     "min_lstm": {"cell": "min_lstm", "layers": 2},
     "rg_lru": {"cell": "rg_lru", "layers": 2},
@@ -125,6 +128,16 @@ def _copying_score(run: segue.Run, test: pl.DataFrame) -> tuple[float, float]:
     return loss, SAID * float(np.log(SYMBOLS)) / (WAIT + 2 * SAID)
 
 
+def _pixels(seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    return digits.table(digits.digits()[0].reshape(-1, 784))
+
+
+def _pixels_score(run: segue.Run, test: pl.DataFrame) -> tuple[float, float]:
+    """The share of digits that are right; naive: the most frequent one."""
+    score = run.evaluate(test).scores["digit"]
+    return score.metrics["accuracy"], score.baselines["majority"]["accuracy"]
+
+
 PROBLEMS = {
     "adding": Problem(
         _adding,
@@ -136,6 +149,14 @@ PROBLEMS = {
         "mean squared error",
         _adding_score,
         "<= 0.001",
+    ),
+    "pixels": Problem(
+        _pixels,
+        {"inputs": {"picture": {"kind": "number"}}, "outputs": {"digit": {"task": "classify"}}},
+        {"epochs": 20, "batch": 64, "learning_rate": 0.005},
+        "accuracy",
+        _pixels_score,
+        ">= 0.93",
     ),
     "copy": Problem(
         _copying,

@@ -55,7 +55,7 @@ ROWS = (
     Row("surnames", "surnames.py --seeds 3", ""),
     Row("fsdd", "fsdd.py --seeds 3", "small convolutional nets 0.97 to 0.99 (published)"),
     Row("snips", "snips.py --seeds 3", "slot-gated BiLSTM 0.88 to 0.89 (published, another split)"),
-    Row("fsdd_strings", "fsdd_strings.py --seeds 1", ""),
+    Row("fsdd_strings", "fsdd_strings.py --seeds 3", ""),
     Row("harvard", "harvard.py --seeds 1", ""),
     Row(
         "nab",
@@ -66,6 +66,10 @@ ROWS = (
     Row("adding", "adding.py --seeds 3", "", 4),
     Row("multi30k", "multi30k.py --seeds 1", "", 2),
     Row("scitldr", "scitldr.py --seeds 1", "BART 35.0, extractive oracle 38.5 (published)", 2),
+    Row("mnist_rows", "mnist_rows.py --seeds 3", ""),
+    Row("mnist_pixels", "mnist_pixels.py --seeds 1", ""),
+    Row("moving_digits", "moving_digits.py --seeds 1", ""),
+    Row("video_clips", "video_clips.py --seeds 1", ""),
 )
 
 
@@ -151,6 +155,8 @@ def extra(own: list[dict[str, Any]]) -> Iterator[str]:
         ("coverage", "band covers"),
         ("against_uncapped_truth", "against uncapped truth"),
         ("accuracy", "accuracy"),
+        ("intent_accuracy", "accuracy of intents"),
+        ("exact", "whole strings right"),
         ("mase", "MASE"),
         ("chrf", "chrF"),
         ("at_learnt_thresholds", "at thresholds learnt from the probation"),

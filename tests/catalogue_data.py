@@ -16,7 +16,7 @@ from segue.fields import KINDS, Field
 from segue.layers import unroll
 from segue.ragged import Ragged
 from segue.sequences import Sequences
-from segue.tasks import TASKS, Forecast, Future, Task, Whole
+from segue.tasks import TASKS, Forecast, Future, NextFrame, Task, Whole
 
 LENGTHS = (7, 0, 5, 1, 9)
 """Steps of the sequences of every row; one has none."""
@@ -94,6 +94,30 @@ def _moments(*hours: int) -> pl.DataFrame:
         start += timedelta(hours=hours[step % len(hours)])
         found.append(start)
     return pl.DataFrame({"t": found})
+
+
+def _vectors(seed: int, *, gaps: bool) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    values = rng.normal([3.0, 1e6, 0.0, 1.0], [1.0, 1e6, 1e-9, 2.0], (STEPS, 4))
+    lists: list[Any] = values.tolist()
+    if gaps:
+        for row, element in zip(*np.nonzero(rng.random((STEPS, 3)) < 0.3), strict=True):
+            lists[row][element] = None
+        lists[5] = None
+    return pl.DataFrame({"x": pl.Series(lists, dtype=pl.List(pl.Float64))})
+
+
+def _pictures(seed: int, *extents: int) -> pl.DataFrame:
+    places = np.random.default_rng(seed).integers(0, 256, (STEPS, *extents))
+    dtype: Any = pl.UInt8
+    for _ in extents:
+        dtype = pl.List(dtype)
+    return pl.DataFrame({"x": pl.Series(places.tolist(), dtype=dtype)})
+
+
+def _rows_of_pictures(seed: int, width: int) -> pl.DataFrame:
+    places = np.random.default_rng(seed).integers(0, 256, (STEPS, width), np.uint8)
+    return pl.DataFrame({"x": pl.Series(places, dtype=pl.Array(pl.UInt8, width))})
 
 
 def _chords(*chords: list[int] | None) -> pl.DataFrame:
@@ -178,6 +202,33 @@ FIELDS = [
     FieldRow(
         "many_hot", "many_hot", {}, _chords([60, 64], [], [64]), _chords([64], None, [99, 60], [])
     ),
+    FieldRow("vector", "vector", {}, _vectors(1, gaps=False), _vectors(2, gaps=False)),
+    FieldRow(
+        "vector-gaps", "vector", {"scale": "minmax"}, _vectors(1, gaps=True), _vectors(2, gaps=True)
+    ),
+    FieldRow(
+        "vector-maps",
+        "vector",
+        {"maps": [1, 2, 2], "patch": 2},
+        _vectors(1, gaps=False),
+        _vectors(2, gaps=True),
+    ),
+    FieldRow("image", "image", {"features": 5}, _pictures(1, 6, 7, 3), _pictures(2, 6, 7, 3)),
+    FieldRow(
+        "image-gray",
+        "image",
+        {"colors": "gray", "size": [8, 4], "maps": True, "patch": 2},
+        _pictures(1, 9, 9),
+        _pictures(2, 5, 5, 3),
+    ),
+    FieldRow(
+        "image-rows",
+        "image",
+        {"colors": "gray", "steps": "rows", "size": [3, 5]},
+        _rows_of_pictures(1, 5),
+        _rows_of_pictures(2, 5),
+    ),
+    FieldRow("video", "video", {"maps": True}, _pictures(1, 4, 6, 3), _pictures(2, 4, 6, 3)),
     FieldRow(
         "category",
         "category",
@@ -231,11 +282,14 @@ class TaskRow:
         """The task, not fitted."""
         kind = TASKS[self.task]
         spec = kind.Spec.model_validate({"task": self.task, **self.options})
-        return kind("y", self.columns, spec)
+        task = kind("y", self.columns, spec)
+        task.use(self.fields)
+        return task
 
     def fitted(self) -> Task:
         """The task, fitted on the training sequences."""
         task = self.fresh()
+        task.use(self.fields)
         task.fit(self.train, self.fields)
         return task
 
@@ -245,6 +299,8 @@ class TaskRow:
             return futures(task, self.train)
         if task.whole:
             return Whole(task.encode(self.train), torch.from_numpy(self.train.lengths))
+        if isinstance(task, NextFrame):
+            return frames(task, self.train)
         return task.encode(self.train)
 
 
@@ -258,6 +314,29 @@ def futures(task: Forecast, known: Sequences) -> Future:
             rows.append(row)
     units = (unit[rows] for unit in task.units(known.keys))
     return Future(torch.tensor(np.array(values)), *units)
+
+
+def frames(task: NextFrame, known: Sequences) -> Tensor:
+    """What comes after every step that has a whole horizon after it in its sequence."""
+    assert task.field is not None
+    encoded = task.field.encode(known.steps, known.origin)
+    ahead = [
+        np.arange(origin + 1, origin + 1 + task.horizon)
+        for start, stop in zip(known.offsets[:-1], known.offsets[1:], strict=True)
+        for origin in range(start, stop - task.horizon)
+    ]
+    there = np.ones((len(ahead), task.horizon), bool)
+    return task.future(encoded[torch.from_numpy(np.array(ahead))], there)
+
+
+def windows_of(raw: pl.Series, known: Sequences, task: NextFrame) -> list[list[Any]]:
+    """Every step that has a whole horizon after it, and its horizon."""
+    values = raw.to_list()
+    return [
+        values[origin : origin + 1 + task.horizon]
+        for start, stop in zip(known.offsets[:-1], known.offsets[1:], strict=True)
+        for origin in range(start, stop - task.horizon)
+    ]
 
 
 def _one_hot(size: int, codes: Tensor) -> Tensor:
@@ -326,8 +405,9 @@ def _per_step(**columns: pl.Series) -> Sequences:
     return sequences(pl.DataFrame(columns))
 
 
-def _field(name: str, kind: str, values: pl.Series) -> dict[str, Field]:
-    field = KINDS[kind](name, (name,), KINDS[kind].Spec.model_validate({"kind": kind}))
+def _field(name: str, kind: str, values: pl.Series, **options: Any) -> dict[str, Field]:
+    spec = KINDS[kind].Spec.model_validate({"kind": kind, **options})
+    field = KINDS[kind](name, (name,), spec)
     field.fit(pl.DataFrame({name: values}))
     return {name: field}
 
@@ -343,7 +423,12 @@ _RNG = np.random.default_rng(6)
 _WALK = pl.Series(_RNG.normal(size=STEPS).cumsum() + 20)
 _GAPPY = pl.Series(np.where(_RNG.random(STEPS) < 0.2, np.nan, _WALK.to_numpy())).fill_nan(None)
 _LETTERS = _words("a b r a c a d a b r a")
+_MOVING = _pictures(7, 16)["x"].cast(pl.List(pl.Float64))
+_SHOWN = _pictures(8, 4, 5, 3)["x"]
 _PLAIN = _chords([60, 64], [], [64, 67], [60])["x"]
+
+WRITING = {"translate", "summarise"}
+"""Tasks whose answer is found by a decoder: no output is right by itself; see test_translate.py."""
 
 TASK_ROWS = [
     TaskRow(
@@ -508,5 +593,23 @@ TASK_ROWS = [
         ("y",),
         _field("y", "text", _LETTERS),
         _right_surprise,
+    ),
+    TaskRow(
+        "next-frame",
+        "next_frame",
+        {"horizon": 2},
+        _per_step(y=_MOVING),
+        ("y",),
+        _field("y", "vector", _MOVING, scale="minmax", maps=[1, 4, 4], patch=2),
+        _right_number,
+    ),
+    TaskRow(
+        "next-frame-bytes",
+        "next_frame",
+        {"horizon": 1, "kernel": 1},
+        _per_step(y=_SHOWN),
+        ("y",),
+        _field("y", "video", _SHOWN, maps=True),
+        _right_number,
     ),
 ]

@@ -88,6 +88,11 @@ class Row:
         return "recordings" in self.name
 
     @property
+    def foretells(self) -> bool:
+        """Whether `predict` answers once a sequence, with what comes after its last step."""
+        return self.forecasts or self.name.startswith("next-frame")
+
+    @property
     def key(self) -> str | None:
         """The key column; None where rows are examples or there is but one sequence."""
         key: str | None = self.spec["data"].get("key")
@@ -248,6 +253,7 @@ def series(*, gaps: bool = False, late: bool = False) -> pl.DataFrame:
                     "v0": columns[0],
                     "v1": columns[1],
                     "heat": rng.normal(size=len(time)),
+                    "sold": np.random.default_rng(place).poisson(3, len(time)).astype(float),
                     "sale": pl.Series(rng.choice(["yes", "no"], len(time))),
                     "site": ["north" if place else "south"] * len(time),
                 }
@@ -407,6 +413,18 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
         ),
         series,
     ),
+    "forecast-counts": (
+        _spec(
+            TIMED,
+            CLOCK,
+            {"sold": {**FORECAST, "distribution": "negative_binomial", "conformal": True}},
+        ),
+        series,
+    ),
+    "forecast-heavy-tails": (
+        _spec(TIMED, CLOCK, {"v*": {**FORECAST, "distribution": "student_t", "conformal": True}}),
+        lambda: series(gaps=True, late=True),
+    ),
     "classify": (_spec(KEYED, MIXED, {"kind": {"task": "classify"}}), keyed),
     "regress-end": (_spec(KEYED, NUMBERS, {"amount": {"task": "regress"}}), keyed),
     "regress-every": (_spec(TIMED, MIXED, {"level": {"task": "regress", "at": "every"}}), keyed),
@@ -445,6 +463,7 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
     ),
 }
 
+CLASSES = {"task": "classify"}
 APART = {"x": {"kind": "number"}, "note": {"kind": "text", "role": "apart"}}
 BOTH_APART = {**APART, "x": {"kind": "number", "role": "apart"}}
 DRIFTING = {"[xz]": {"kind": "number", "limit": 3.0, "differences": True}, **CLOCK}
@@ -488,6 +507,49 @@ KINDS |= {
     ),
 }
 
+
+@cache
+def pictures() -> pl.DataFrame:
+    """Clips of 4 x 6 places that drift, their labels, and a picture beside each."""
+    rng = np.random.default_rng(7)
+    clips = [
+        (100 + 50 * np.sin(np.arange(24)[None] / 3 + np.arange(steps)[:, None] + place)).tolist()
+        for place, steps in enumerate((9, 6, 11))
+    ]
+    stills = rng.integers(0, 256, (3, 8, 8)).tolist()
+    return pl.DataFrame(
+        {
+            "x": pl.Series(clips, dtype=pl.List(pl.List(pl.Float64))),
+            "still": pl.Series(stills, dtype=pl.List(pl.List(pl.UInt8))),
+            "kind": ["up", "down", "up"],
+        }
+    )
+
+
+def videos() -> pl.DataFrame:
+    """Videos at hand of unequal length."""
+    rng = np.random.default_rng(8)
+    clips = [rng.integers(0, 256, (steps, 5, 6)).tolist() for steps in (8, 5, 10)]
+    dtype = pl.List(pl.List(pl.List(pl.UInt8)))
+    return pl.DataFrame({"x": pl.Series(clips, dtype=dtype), "kind": ["up", "down", "up"]})
+
+
+DRIFT = {"x": {"kind": "vector", "maps": [1, 4, 6], "patch": 2}}
+STILL = {"still": {"kind": "image", "colors": "gray", "role": "static", "features": 5}}
+AHEAD = {"task": "next_frame", "horizon": HORIZON, "after": 2}
+KINDS |= {
+    "next-frame": (_spec(EXAMPLES, DRIFT, {"x": AHEAD}), pictures),
+    "classify-maps": (_spec(EXAMPLES, {**DRIFT, **STILL}, {"kind": CLASSES}), pictures),
+    "classify-vectors": (
+        _spec(EXAMPLES, {"x": {"kind": "vector"}, **STILL}, {"kind": CLASSES}),
+        pictures,
+    ),
+    "classify-video": (
+        _spec(EXAMPLES, {"x": {"kind": "video", "size": 4, "features": 3}}, {"kind": CLASSES}),
+        videos,
+    ),
+}
+
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {},
     "deep": {"cell": "gru", "layers": 2, "residual": True, "dropout": 0.3},
@@ -500,6 +562,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 ELMAN = {"elman": {"cell": "elman", "dropout": 0.0}}
+AFTER_EFFECTS = {"after-effects": {"decoder": "recurrent", "skip": "seasonal"}}
 ENDS = {
     "mean": {"pool": "mean"},
     "both": {"pool": "both", "layers": 2},
@@ -520,6 +583,10 @@ JOINS = {
     "gated": {"join": "gated", "input_dropout": 0.4},
     "attention": {"join": "attention"},
 }
+MAPS = {
+    "conv-lstm": {"cell": {"conv_lstm": {"kernel": 3}}, "hidden": 3},
+    "conv-gru": {"layers": [{"conv_gru": {"hidden": 3}}, "conv_rnn"], "dropout": 0.2},
+}
 BACKWARD = {"bidirectional": {"bidirectional": True, "layers": 2, "dropout": 0.3}}
 
 
@@ -534,13 +601,21 @@ def _row(kind: str, variant: str, model: Mapping[str, Any]) -> Row:
 
 
 def _variants(kind: str) -> dict[str, dict[str, Any]]:
+    if kind == "forecast-known-ahead":
+        return {**MODELS, **AFTER_EFFECTS}
+    if kind in ("forecast-counts", "forecast-heavy-tails"):
+        return {"plain": {}}
+    if kind == "forecast-with-gaps":
+        return {**MODELS, "members": {"members": 2, "skip": "seasonal"}}
     if kind.startswith("forecast"):
         return MODELS
     if kind.endswith("apart"):
         return JOINS
     if kind in ("translate", "summarise"):
         return {"plain": {}, **BACKWARD}
-    if kind == "tag-samples":
+    if kind in ("next-frame", "classify-maps"):
+        return MAPS
+    if kind in ("tag-samples", "classify-vectors", "classify-video"):
         return {"plain": {}}
     if kind == "regress-every":
         return {**MODELS, **BACKWARD, **LAYERS}

@@ -120,7 +120,7 @@ def test_features_are_as_many_as_said_and_finite(row: FieldRow) -> None:
     x, times, elapsed = batch(row, field)
     encoder = field.encoder()
     features, _ = unrolled(encoder, x, times, elapsed, encoder.initial_state(x.batch))
-    assert features.shape == (STEPS, encoder.features)
+    assert features.shape == (STEPS, encoder.features, *encoder.size)
     assert features.dtype == torch.float32
     assert features.isfinite().all()
 

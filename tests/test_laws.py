@@ -56,7 +56,7 @@ def so_far(row: Row, name: str, stop: int) -> Record:
 def last_answer(row: Row, frame: pl.DataFrame, like: Record) -> Record:
     """What `predict` says of the last step, in the form in which a session answers."""
     columns: Record = frame.select(list(like)).to_dict(as_series=False)
-    return columns if row.forecasts else {name: values[-1] for name, values in columns.items()}
+    return columns if row.foretells else {name: values[-1] for name, values in columns.items()}
 
 
 def stops(row: Row, name: str) -> list[int]:
@@ -83,7 +83,7 @@ def test_a_step_equals_predict_on_the_sequence_so_far(row: Row) -> None:
             row.hold(stepped, last_answer(row, told, stepped))
 
 
-@by_name([row for row in CAUSAL if row.every and not row.forecasts])
+@by_name([row for row in CAUSAL if row.every and not row.foretells])
 def test_steps_equal_the_rows_of_predict(row: Row) -> None:
     for name, stepped in row.stepped.items():
         frame = row.run.predict(row.sequences[name])

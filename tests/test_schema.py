@@ -95,6 +95,9 @@ FULL = {
         "pool": "both",
         "segment": 4,
         "lookback": 9,
+        "skip": "seasonal",
+        "members": 2,
+        "decoder": "recurrent",
     },
     "training": {
         "epochs": 5,
@@ -293,7 +296,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": "numbr"}}),
-        "declaration: inputs.x.kind: expected one of number, timestamp, text, many_hot, category, "
+        f"declaration: inputs.x.kind: expected one of {', '.join(KINDS)}, "
         "got 'numbr'; did you mean 'number'?",
     ),
     (
@@ -303,7 +306,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": ["number"]}}),
-        "declaration: inputs.x.kind: expected one of number, timestamp, text, many_hot, category, "
+        f"declaration: inputs.x.kind: expected one of {', '.join(KINDS)}, "
         "got ['number']; did you mean 'number'?",
     ),
     (

@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_data import LENGTHS, TASK_ROWS, TaskRow, futures, sequences
+from catalogue_data import LENGTHS, TASK_ROWS, WRITING, TaskRow, futures, sequences, windows_of
 
 from segue.cells import Cell
 from segue.errors import DataError, SpecError
 from segue.layers import unroll
 from segue.ragged import Ragged
 from segue.sequences import Part, Sequences
-from segue.tasks import TASKS, Future, Task, Whole
+from segue.tasks import TASKS, Future, NextFrame, Task, Whole
 from segue.tasks.classes import class_scores, majority_scores
 from segue.tasks.forecast import Forecast, naive_forecasts
 
@@ -66,7 +66,7 @@ def message(call: Any, *arguments: Any) -> str:
 
 
 def test_every_task_has_a_row() -> None:
-    assert {row.task for row in TASK_ROWS} == set(TASKS)
+    assert {row.task for row in TASK_ROWS} | WRITING == set(TASKS)
 
 
 @every_row
@@ -118,13 +118,20 @@ def test_answers_are_of_the_type_and_the_values_of_the_targets(row: TaskRow) -> 
     task = row.fitted()
     targets = row.targets(task)
     right = row.right(task, targets)
-    answers = task.decode_whole(right, targets.steps) if task.whole else task.decode(right)
+    answers = (
+        task.decode_whole(right, targets.steps, row.train) if task.whole else task.decode(right)
+    )
     for column in row.columns:
         name = f"next_{column}" if row.task == "next" else column
         raw = (row.train.steps if task.every and not task.whole else row.train.static)[column]
         if isinstance(task, Forecast):
             values = targets.values[:, row.columns.index(column)].flatten().numpy()
             raw = pl.Series(values).fill_nan(None)
+        elif isinstance(task, NextFrame):
+            ahead = [
+                s[1 + k] for s in windows_of(raw, row.train, task) for k in range(task.horizon)
+            ]
+            raw = pl.Series(ahead, dtype=raw.dtype)
         elif row.task == "next":
             seen = targets[:, 0].isfinite() if task.many else targets >= 0
             raw = raw.gather((np.flatnonzero(seen.numpy()) + 1).tolist())
@@ -162,7 +169,14 @@ def test_a_missing_target_counts_nowhere(row: TaskRow) -> None:
 @answering_row
 def test_heads_give_what_losses_take(row: TaskRow) -> None:
     task = row.fitted()
-    if not isinstance(task, Forecast):
+    if isinstance(task, NextFrame):
+        targets, maps = row.targets(task), task.field.encoder()
+        head = task.head(6)
+        hidden = torch.randn(len(targets), 6, *maps.size)
+        output = head(hidden, torch.randn(len(targets), maps.features, *maps.size))
+        assert output.shape == targets.shape
+        assert task.losses(output, targets).isfinite().all()
+    elif not isinstance(task, Forecast):
         targets = row.targets(task)
         x, head = torch.randn(len(row.right(task, targets)), 6), task.head(6)
         one = torch.tensor([len(x)])

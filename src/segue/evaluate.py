@@ -106,7 +106,7 @@ def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | No
     scored = np.flatnonzero(stop > first)
     if not len(scored):
         expected = "something to score"
-        if trained.forecasts:
+        if trained.horizon:
             expected = f"sequences longer than the horizon ({trained.horizon})"
         got = f"{part.steps} steps in {part.count} sequences"
         raise DataError(table.origin, expected, got, "give more data")
@@ -160,7 +160,7 @@ def _scope(
                 return parts[name], scope
         scope = "the training data themselves: no part was held out, so this says little"
         return Part.whole(sequences), scope
-    if trained.forecasts and until is not None and sequences.has_time:
+    if trained.horizon and until is not None and sequences.has_time:
         start = _steps_until(sequences, until)
         if (start > 0).any() and (start < sequences.lengths).any():
             rows = np.flatnonzero(start < sequences.lengths)

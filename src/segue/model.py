@@ -25,6 +25,7 @@ from segue.ops.program import NOWHERE, Program, Slot
 from segue.ragged import Ragged
 from segue.schema import Declaration, Model
 from segue.tasks import Forecast, Task
+from segue.tasks.next_frame import FrameHead
 
 
 class NetworkState(NamedTuple):
@@ -115,15 +116,16 @@ class Network(nn.Module):
 
     def _new_forecaster(self, task: Forecast, features: int, spec: Model) -> Forecaster:
         segment, lookback = spec.segment or 1, spec.lookback or 2
+        inputs = Forecaster.inputs(segment, features, task.gaps)
         return Forecaster(
-            causal_body(Forecaster.inputs(segment, features, task.gaps), spec),
+            [causal_body(inputs, spec) for _ in range(spec.members)],
+            task,
             features=features,
             ahead=sum(self._encoder(name).features for name in self.known),
-            horizon=task.horizon,
-            outputs=task.outputs,
             segment=segment,
             lookback=lookback,
-            gaps=task.gaps,
+            skip=spec.skip,
+            decoder=spec.decoder,
         )
 
     def _encoder(self, name: str) -> Encoder:
@@ -136,7 +138,8 @@ class Network(nn.Module):
         assert isinstance(reader, Apart)
         return reader
 
-    def _forecaster(self, name: str) -> Forecaster:
+    def forecaster(self, name: str) -> Forecaster:
+        """The network of one forecast."""
         forecaster = self.forecasters[_safe(name)]
         assert isinstance(forecaster, Forecaster)
         return forecaster
@@ -161,8 +164,9 @@ class Network(nn.Module):
     def numbers_per_step(self) -> int:
         """About how many numbers a step of one sequence makes; for bounds on memory."""
         body = 0 if self.body is None else 8 * self.body.outputs * self._pixels
-        forecasts = (self._forecaster(n).numbers_per_step * c for n, c in self._series.items())
-        return 64 + body + sum(forecasts)
+        forecasts = (self.forecaster(n).numbers_per_step * c for n, c in self._series.items())
+        heads = (getattr(head, "numbers_per_step", 0) for head in self.heads.children())
+        return 64 + body + sum(forecasts) + sum(heads)
 
     def initial_state(self, batch: int) -> NetworkState:
         """The state of `batch` sequences before their first step."""
@@ -176,7 +180,7 @@ class Network(nn.Module):
             body=() if self.body is None else self.body.initial_state(batch),
             pool=pool,
             forecasters={
-                name: self._forecaster(name).initial_state(batch, series)
+                name: self.forecaster(name).initial_state(batch, series)
                 for name, series in self._series.items()
             },
             heads={name: head.initial_state(batch) for name, head in self._cells.items()},
@@ -208,12 +212,10 @@ class Network(nn.Module):
         outputs, forecasters = {}, {}
         for name in self._series:
             series = Ragged(batch.series[name], batch.lengths)
-            forecast, forecasters[name] = self._forecaster(name).unroll(
+            forecast, scale, forecasters[name] = self.forecaster(name).unroll(
                 series, features.values, batch.at, ahead, state.forecasters[name]
             )
-            # Quantiles are learnt side by side and may cross; put in order they are never worse
-            # (Chernozhukov, Fernandez-Val and Galichon 2010).
-            outputs[name] = forecast.sort(dim=-1).values
+            outputs[name] = self.forecaster(name).settled(forecast, scale)
         body, pool, heads = state.body, state.pool, dict(state.heads)
         if self.body is not None:
             hidden, body = self._hidden(features, batch, state)
@@ -225,6 +227,10 @@ class Network(nn.Module):
                 if isinstance(head, Cell):
                     found, heads[name] = unroll(head, _read(head, read, batch, name), heads[name])
                     outputs[name] = found.values[batch.at]
+                elif isinstance(head, FrameHead):
+                    now = batch.inputs[head.reads_input][batch.at]
+                    frame = self._encode_alone(head.reads_input, now)
+                    outputs[name] = head(read.values[batch.at], frame)
                 else:
                     outputs[name] = head(read.values[batch.at] if every else pooled)
         return outputs, NetworkState(clock, encoded, body, pool, forecasters, heads)
@@ -257,14 +263,13 @@ class Network(nn.Module):
         return flags
 
     def windows(self, batch: Batch) -> dict[str, Tensor]:
-        """Forecasts for training ``[M, C, S, Q]``, from the steps `batch.at` of spans on their own.
-
-        See `Forecaster.windows`.
+        """Forecasts of each member for training ``[members, M, C, S, P]``, from steps `batch.at` of
+        spans on their own; see `Forecaster.windows`.
         """
         features, _, _ = self._encode(batch, self.initial_state(len(batch.lengths)))
         ahead = self._encode_ahead(batch)
         return {
-            name: self._forecaster(name).windows(
+            name: self.forecaster(name).windows(
                 Ragged(batch.series[name], batch.lengths), features.values, batch.at, ahead
             )
             for name in self._series
@@ -321,14 +326,14 @@ class Network(nn.Module):
         at = program.input("wanted steps", "M", [], torch.int64)
         ends = program.input("last steps", "E", [], torch.int64)
         outputs, body, pool = self._emit_body(program, features, at, ends)
-        horizon = max((self._forecaster(name).horizon for name in series), default=0)
+        horizon = max((self.forecaster(name).horizon for name in series), default=0)
         ahead = [
             self._encoder(name).emit(Reading(program, name, "M", (horizon,)))[0]
             for name in self.known
         ]
         known, forecasters = program.join(ahead) if ahead else NOWHERE, {}
         for name, values in series.items():
-            outputs[name], forecasters[name] = self._forecaster(name).emit(
+            outputs[name], forecasters[name] = self.forecaster(name).emit(
                 program, values, features, at, known
             )
         numbered: Any = NetworkState

@@ -44,7 +44,7 @@ def predicted(
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """What `predict` gives, and lines on what was left out or is unknown."""
     sequences = trained.sequences(source)
-    if trained.forecasts:
+    if trained.horizon:
         return _future(trained, sequences, ahead), ()
     store = trained.store(sequences, targets=False)
     answers = _answers(trained, sequences, store)
@@ -86,10 +86,15 @@ def _future(trained: Trained, sequences: Sequences, ahead: Any) -> pl.DataFrame:
         raise DataError(sequences.origin, expected, got, "remove it")
     horizon, key = trained.horizon, trained.declaration.data.key
     times = trained.clock.after(sequences.times[sequences.offsets[1:] - 1], horizon)
-    store = trained.store(_with_future(trained, sequences, times, ahead), targets=False)
+    longer = sequences
+    if trained.forecasts:
+        longer = _with_future(trained, sequences, times, ahead)
+    store = trained.store(longer, targets=False)
     rows = np.arange(sequences.count)
     outputs = trained.outputs(store, rows, sequences.lengths - 1, sequences.lengths)
     columns = [sequences.keys[np.repeat(rows, horizon)].alias(key)] if key else []
+    if not (key or trained.forecasts):
+        columns = [pl.Series("row", np.repeat(rows, horizon))]
     columns.append(trained.clock.values(times.reshape(-1)))
     answers = [task.decode(outputs[name]) for name, task in trained.tasks.items()]
     return pl.concat([pl.DataFrame(columns), *answers], how="horizontal")

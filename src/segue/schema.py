@@ -250,6 +250,12 @@ class Model(Strict):
             over the steps, or ``both``.
         segment, lookback: a forecast reads `segment` steps at once and, linearly, the last
             `lookback` values (see `segue.forecaster`).
+        skip: how a forecast reads the look-back linearly: with a ``full`` matrix of weights, or
+            with ``seasonal`` ones, shared along the season.
+        members: networks of a forecast that learn side by side, from different first weights; the
+            forecast is their mean.
+        decoder: how a forecast reads what is known ahead: each ``step`` alone, or, where steps have
+            after-effects, ``recurrent``.
     """
 
     cell: Layer | None = None
@@ -268,6 +274,9 @@ class Model(Strict):
     pool: Literal["last", "mean", "both"] = "last"
     segment: Positive | None = None
     lookback: Positive | None = None
+    skip: Literal["full", "seasonal"] = "full"
+    members: Positive = 1
+    decoder: Literal["step", "recurrent"] = "step"
 
 
 class Clip(Strict):

@@ -22,6 +22,7 @@ from segue import language, ops
 from segue.cells import LawCell
 from segue.checkpoint import BAD_BATCH
 from segue.clock import Clock
+from segue.conformal import calibrate, refuse_without
 from segue.data.build import build, fields_of, tasks_of
 from segue.data.order import draws
 from segue.data.read import Table
@@ -31,10 +32,11 @@ from segue.defaults import completed
 from segue.errors import DataError, SpecError, TrainingError
 from segue.fields import Field
 from segue.fields.number import Number
+from segue.fields.vector import Vector
 from segue.model import Network, NetworkState
 from segue.schema import Clip, Declaration, Training
-from segue.sequences import Part, Sequences
-from segue.tasks import Task
+from segue.sequences import Part, Sequences, spans
+from segue.tasks import NextFrame, Task
 from segue.trained import Trained
 
 
@@ -168,6 +170,7 @@ def fit(
     network.load_state_dict(kept)
     network.eval()
     _calibrate(trained, course.store, parts)
+    calibrate(trained, course.store, parts["valid"])
     return trained
 
 
@@ -281,14 +284,16 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
             field.fit(apart_steps(field, known.static, known.origin)[0])
         else:
             field.fit(known.static if role == "static" else known.steps)
-        if isinstance(field, Number):
+        if isinstance(field, Number | Vector):
             field.unit = clock.step
     for task in tasks.values():
+        task.use(fields)
         task.fit(known, fields)
     with _random_from(declaration.training.seed):
         network = Network(fields, tasks, declaration, clock.step)
     trained = Trained(declaration, fields, tasks, network, clock)
     language.attach(trained)
+    refuse_without(parts["valid"], trained)
     return trained, sequences, parts
 
 
@@ -414,7 +419,7 @@ def _window(
     """Steps ``begin .. begin + size - 1`` of every piece that has them."""
     skipped = np.minimum(begin, pieces.length)
     window = Pieces(pieces.row, pieces.start + skipped, np.minimum(pieces.length - skipped, size))
-    at = np.arange(int(window.length.sum()))
+    at = _origins(trained, window, skipped, pieces.start, stop)
     targets: dict[str, Any] = dict(store.targets_at(window, at, stop))
     # A sequence answers at its end once, in the window where it ends.
     going = (skipped + window.length < pieces.length) | ((window.length == 0) & (begin > 0))
@@ -422,6 +427,28 @@ def _window(
         if not task.every:
             targets[name] = without(targets[name], torch.from_numpy(going))
     return store.batch(window, at), targets
+
+
+def _origins(
+    trained: Trained,
+    window: Pieces,
+    skipped: NDArray[np.int64],
+    first: NDArray[np.int64],
+    stop: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """The steps of a window at which outputs are learnt: all, but for tasks that choose some.
+
+    Args:
+        skipped: how many steps of each piece lie before the window.
+        first, stop: where each piece starts, and where its part stops.
+    """
+    wanted = np.ones(int(window.length.sum()), bool)
+    read = spans(skipped + 1, window.length)
+    left = np.repeat(stop - first, window.length) - read
+    for task in trained.tasks.values():
+        if isinstance(task, NextFrame):
+            wanted &= task.learns_from(read, left)
+    return np.flatnonzero(wanted)
 
 
 def _segments(trained: Trained, store: Store, pieces: Pieces, stop: NDArray[np.int64]) -> Window:
@@ -451,7 +478,12 @@ def loss_of(
     else:
         outputs, state = trained.network.unroll(batch, state)
         state = ops.map_state(torch.Tensor.detach, state)
-    losses = [task.losses(outputs[name], targets[name]) for name, task in trained.tasks.items()]
+    losses = [
+        torch.cat([task.losses(member, targets[name]) for member in outputs[name]])
+        if trained.forecasts
+        else task.losses(outputs[name], targets[name])
+        for name, task in trained.tasks.items()
+    ]
     means = [loss.mean() for loss in losses if loss.numel()]
     return (torch.stack(means).sum() if means else None), state
 

@@ -68,7 +68,7 @@ class Trained:
 
     @property
     def horizon(self) -> int:
-        """S of the forecasts; 0 for other tasks."""
+        """S of the forecasts, or the frames ahead; 0 for other tasks."""
         return max((getattr(task, "horizon", 0) for task in self.tasks.values()), default=0)
 
     @property
@@ -101,9 +101,10 @@ class Trained:
         A forecast belongs to the part that owns all of its S target steps, so its origins start one
         step early.
         """
-        if not self.forecasts:
+        if not self.horizon:
             return part.start, part.stop
-        return np.maximum(part.start - 1, 0), np.maximum(part.stop - self.horizon, 0)
+        first = max(getattr(task, "after", 1) for task in self.tasks.values()) - 1
+        return np.maximum(part.start - 1, first), np.maximum(part.stop - self.horizon, 0)
 
     @torch.no_grad()
     def outputs(

@@ -98,7 +98,10 @@ def tasks_of(declaration: Declaration, columns: Iterable[str], origin: str) -> d
         own = _own(name, known, "outputs", declaration.outputs, _frame_of(declaration), origin)
         _refuse_many(task.several, own, f"outputs.{name}.task", f"one column for task {spec.task}")
         tasks[name] = task(name, own, spec)
-    horizons = {getattr(task, "horizon", None) for task in tasks.values()}
+    horizons = {
+        (spec.task, getattr(spec, "horizon", None)) if hasattr(spec, "horizon") else None
+        for spec in declaration.outputs.values()
+    }
     if len(horizons) > 1:
         got = ", ".join(f"{name} ({spec.task})" for name, spec in declaration.outputs.items())
         expected = "forecasts of one horizon, or no forecast"

@@ -23,7 +23,7 @@ from segue.fields import Field
 from segue.fields.number import numbers
 from segue.ragged import Ragged
 from segue.sequences import Part, Sequences, spans
-from segue.tasks import Forecast, Future, Task, Whole
+from segue.tasks import Forecast, Future, NextFrame, Task, Whole
 
 Target: TypeAlias = Tensor | Future | Whole
 
@@ -102,7 +102,7 @@ class Store:
             n: f.encode(sequences.static, origin) for n, f in fields.items() if n in static
         }
         self._apart = {
-            n: Ragged(f.encode(steps, origin), torch.from_numpy(lengths))
+            n: Ragged(_at_once(f.encode(steps, origin)), torch.from_numpy(lengths))
             for n, f in fields.items()
             if n in apart
             for steps, lengths in (apart_steps(f, sequences.static, origin),)
@@ -111,6 +111,7 @@ class Store:
         self._series = {n: _series(t, sequences) for n, t in tasks.items() if t.reads_series}
         self._known = known
         self._horizon = {name: task.horizon for name, task in forecasts.items()}
+        self._frames = {n: t for n, t in tasks.items() if isinstance(t, NextFrame) and targets}
         self._units = {name: task.units(sequences.keys) for name, task in forecasts.items()}
         self.targets: dict[str, Any] = {}
         self._whole = frozenset(name for name, task in tasks.items() if task.whole)
@@ -119,7 +120,9 @@ class Store:
         self._look_ahead = {name for name, task in tasks.items() if task.looks_ahead}
         if targets:
             self.targets = {
-                n: t.encode(sequences) for n, t in tasks.items() if not isinstance(t, Forecast)
+                n: t.encode(sequences)
+                for n, t in tasks.items()
+                if not isinstance(t, Forecast | NextFrame)
             }
 
     @property
@@ -204,6 +207,10 @@ class Store:
             own = target[index] if self._every[name] else target[pieces.row]
             gone = torch.from_numpy(index + 1 >= limit)
             found[name] = without(own, gone) if name in self._look_ahead else own
+        for name, task in self._frames.items():
+            ahead = index[:, None] + np.arange(1, task.horizon + 1)
+            frames = self.inputs[name][torch.from_numpy(np.minimum(ahead, limit[:, None] - 1))]
+            found[name] = task.future(frames, ahead < limit[:, None])
         for name in self._horizon:
             several = self._series[name]
             future = index[:, None] + np.arange(1, self._horizon[name] + 1)
@@ -255,6 +262,12 @@ class _Series:
         counts = np.concatenate([[0], np.cumsum(~np.isnan(self.at(steps)))])
         seen: NDArray[np.bool_] = counts[at + 1] > counts[first]
         return seen
+
+
+def _at_once(encoded: Any) -> Tensor:
+    """Encoded steps, also those that are otherwise made when they are asked for."""
+    whole: Tensor = encoded[torch.arange(len(encoded))]
+    return encoded if isinstance(encoded, Tensor) else whole
 
 
 def apart_steps(

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segue.errors import DataError, SpecError
+from segue.fields import clip
 
 Channel: TypeAlias = Literal["mean", "left", "right"] | int
 """What is heard of several channels: their mean, the first, the second, or one by its number from
@@ -158,7 +159,8 @@ def _pass_on(stream: IO[bytes], messages: queue.Queue[Message | None]) -> None:
 def heard(
     decoder: Decoder, path: Path, rate: int, channel: Channel, where: str
 ) -> Iterator[NDArray[np.float32]]:
-    """The samples of one channel of a recording at `rate`, ``[n]``, block by block.
+    """The samples of one channel of a recording, or of the first sound track of a video, at `rate`,
+    ``[n]``, block by block.
 
     Another rate becomes this one by soxr's band-limited interpolation (its quality HQ), which gives
     the same bits in chunks of any size.
@@ -168,7 +170,8 @@ def heard(
         SpecError: soundfile or soxr are not installed.
     """
     resampler: Any = None
-    for own, block in decoder.read(path, where):
+    is_video = path.suffix.lower() in clip.SUFFIXES
+    for own, block in clip.sound(path, where) if is_video else decoder.read(path, where):
         one = mixed(block, channel, where)
         if not np.isfinite(one).all():
             raise DataError(where, "finite samples", "NaN or infinity", "write the file again")

@@ -288,7 +288,8 @@ def _law(
 def _linear_cell(cell: LinearCell, at: Place, x: Slot) -> tuple[Slot, State]:
     state = at.states(cell, "h")
     weights = cell.w_xh, cell.b_h, cell.rates()
-    return at.program.diagonal(x, at.lengths, *state, cell.law, weights), state
+    law: Any = at.program
+    return law.diagonal(x, at.lengths, *state, cell.law, weights), state
 
 
 _FORMS: dict[type, Callable[..., tuple[Slot, State]]] = {

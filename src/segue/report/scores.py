@@ -30,6 +30,7 @@ METRICS = {
     ),
     "smape": Metric("sMAPE", "symmetric absolute error, 0 to 200 per cent"),
     "coverage": Metric("inside the band", "share of the values inside the band", None, True),
+    "nominal": Metric("asked of the band", "share that should be inside the band", None, True),
     "accuracy": Metric("accuracy", "share of right answers", False, True),
     "macro_f1": Metric(
         "macro-F1", "mean over the classes of F1, the harmonic mean of recall and precision", False

@@ -6,6 +6,7 @@ from segue.tasks.anomaly import Anomaly
 from segue.tasks.classify import Classify
 from segue.tasks.forecast import Forecast, Future
 from segue.tasks.next_element import NextElement
+from segue.tasks.next_frame import NextFrame
 from segue.tasks.regress import Regress
 from segue.tasks.summarise import Summarise
 from segue.tasks.tag import Tag
@@ -23,7 +24,17 @@ TASKS: dict[str, type[Task]] = {
     "anomaly": Anomaly,
     "translate": Translate,
     "summarise": Summarise,
+    "next_frame": NextFrame,
 }
 """Every task by its name in the declaration."""
 
-__all__ = ["TASKS", "Forecast", "Future", "Metrics", "Task", "Transcribe", "Whole"]
+__all__ = [
+    "TASKS",
+    "Forecast",
+    "Future",
+    "Metrics",
+    "NextFrame",
+    "Task",
+    "Transcribe",
+    "Whole",
+]

@@ -79,6 +79,9 @@ class Task(ABC):
         self.name = name
         self.columns = columns
 
+    def use(self, fields: Mapping[str, Field]) -> None:  # noqa: B027
+        """Keep what the task reads of the inputs; before `fit`, and after `restore`."""
+
     @abstractmethod
     def fit(self, train: Sequences, fields: Mapping[str, Field]) -> None:
         """Learn classes or scales from the training part."""

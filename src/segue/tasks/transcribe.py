@@ -169,7 +169,7 @@ class Transcribe(Task):
     def decode(self, output: Tensor) -> pl.DataFrame:
         return pl.DataFrame(self.answers(output.numpy()), schema={self.name: pl.String})
 
-    def decode_whole(self, output: Tensor, steps: Tensor) -> pl.DataFrame:
+    def decode_whole(self, output: Tensor, steps: Tensor, sequences: Sequences) -> pl.DataFrame:
         """The transcript of each sequence."""
         transcripts = self.transcripts(output, steps)
         return pl.DataFrame({self.name: transcripts}, schema={self.name: pl.String})
