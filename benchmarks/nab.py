@@ -76,13 +76,12 @@ def scored(one: Series, seed: int) -> tuple[pl.DataFrame, segue.Run]:
 
 
 def rows(one: Series) -> pl.DataFrame:
-    """The file as a table whose times rise: an hour that a clock set back shows twice is counted
-    on from the last time before it.
+    """The file as a table whose times rise: where a clock was set back, seconds are counted on from
+    the last time before, until it has caught up.
     """
     time = one.frame["timestamp"].str.to_datetime("%Y-%m-%d %H:%M:%S")
-    seconds = time.dt.epoch("s").to_numpy().copy()
-    for place in np.flatnonzero(np.diff(seconds) <= 0) + 1:
-        seconds[place] = seconds[place - 1] + 1
+    place = np.arange(one.frame.height)
+    seconds = np.maximum.accumulate(time.dt.epoch("s").to_numpy() - place) + place
     risen = pl.Series("timestamp", seconds * 1_000_000).cast(pl.Datetime("us"))
     return one.frame.with_columns(risen)
 
