@@ -417,6 +417,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return {**MODELS, **AFTER_EFFECTS}
     if kind in ("forecast-counts", "forecast-heavy-tails"):
         return {"plain": {}}
+    if kind == "forecast-many-series":
+        return {**MODELS, "adaptive": {"skip": "adaptive"}}
     if kind == "forecast-with-gaps":
         return {**MODELS, "members": {"members": 2, "skip": "seasonal"}}
     if kind.startswith("forecast"):

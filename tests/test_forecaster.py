@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from segue import ops
 from segue.cells import GRU, LSTM, Elman
 from segue.forecaster import Forecaster, ForecasterState
-from segue.member import Decoder, Member, Seasonal
+from segue.member import Adaptive, Decoder, Member, Seasonal
 from segue.ragged import Ragged
 from segue.tasks import Forecast
 
@@ -182,6 +182,23 @@ def test_a_value_is_read_from_whole_seasons_before_it() -> None:
     torch.testing.assert_close(skip(z), z @ skip.weight.T)
 
 
+def test_weights_that_no_state_moves_are_seasonal_ones() -> None:
+    lookback, horizon, season = 11, 7, 3
+    adaptive = Adaptive(H, lookback, horizon, 2, season)
+    seasonal = Seasonal(lookback, horizon, 2, season)
+    z, hidden = torch.randn(5, lookback), torch.randn(5, H)
+    with torch.no_grad():
+        seasonal.shared.normal_()
+        weights = torch.zeros(3, adaptive.seasons, 2)
+        weights[:, : seasonal.shared.shape[2]] = seasonal.shared.permute(1, 2, 0)
+        adaptive.weights.bias.copy_(weights.flatten())
+        torch.testing.assert_close(adaptive(z, hidden), seasonal(z))
+        # A hidden unit that is on adds its own weights.
+        adaptive.weights.weight[:, 2] = adaptive.weights.bias
+        on = nn.functional.one_hot(torch.full((5,), 2), H).float()
+        torch.testing.assert_close(adaptive(z, on), 2 * seasonal(z))
+
+
 def test_a_decoder_goes_through_the_steps_ahead_one_after_the_other() -> None:
     forecaster = made(decoder="recurrent")
     (member,) = forecaster.members
@@ -333,7 +350,9 @@ def test_members_learn_each_by_itself_and_answer_with_their_mean() -> None:
 # Learning -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("skip", "decoder"), [("full", "step"), ("seasonal", "recurrent")])
+@pytest.mark.parametrize(
+    ("skip", "decoder"), [("full", "step"), ("seasonal", "recurrent"), ("adaptive", "step")]
+)
 def test_gradients_reach_every_weight(skip: str, decoder: str) -> None:
     forecaster, values = made(skip=skip, decoder=decoder).train(), some_values(LENGTHS)
     features, ahead = some_inputs(values.total, values.total)

@@ -21,6 +21,7 @@ BY_TORCH = {
     "forecast-counts-plain": "a forecast by NegativeBinomial",
     "forecast-heavy-tails-plain": "a forecast by StudentT",
     "forecast-known-ahead-after-effects": "a recurrent decoder of what is known ahead",
+    "forecast-many-series-adaptive": "an adaptive reading of the look-back",
 }
 """What keeps a causal model from running as one call."""
 

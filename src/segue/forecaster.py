@@ -82,7 +82,7 @@ class Forecaster(nn.Module):
         features: F, other features per step.
         ahead: K, features known ahead per step.
         segment, lookback: k and L, which is at least k + 1.
-        skip: W is a ``full`` matrix, or ``seasonal``.
+        skip: W is a ``full`` matrix, ``seasonal``, or ``adaptive``.
         decoder: g takes each step ahead alone (``step``) or one after the other (``recurrent``).
     """
 
@@ -95,7 +95,7 @@ class Forecaster(nn.Module):
         ahead: int,
         segment: int,
         lookback: int,
-        skip: Literal["full", "seasonal"] = "full",
+        skip: Literal["full", "seasonal", "adaptive"] = "full",
         decoder: Literal["step", "recurrent"] = "step",
     ) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class Member(nn.Module):
         task: says horizon S, numbers per value P, and season.
         ahead: K, features known ahead per step; g is there where there are some.
         lookback: L.
-        skip: W is a ``full`` matrix, or ``seasonal``.
+        skip: W is a ``full`` matrix, ``seasonal``, or ``adaptive``.
         decoder: g takes each step ahead alone (``step``) or one after the other (``recurrent``).
     """
 
@@ -41,17 +41,20 @@ class Member(nn.Module):
         *,
         ahead: int,
         lookback: int,
-        skip: Literal["full", "seasonal"],
+        skip: Literal["full", "seasonal", "adaptive"],
         decoder: Literal["step", "recurrent"],
     ) -> None:
         super().__init__()
         self.cell, self.horizon, self.outputs = cell, task.horizon, task.outputs
         self.head = Linear(cell.outputs, self.horizon * self.outputs)
-        self.skip = (
-            Seasonal(lookback, self.horizon, self.outputs, task.season)
-            if skip == "seasonal"
-            else Linear(lookback, self.horizon * self.outputs, bias=False)
-        )
+        sizes = lookback, self.horizon, self.outputs, task.season
+        self.skip: Linear | Seasonal | Adaptive
+        if skip == "adaptive":
+            self.skip = Adaptive(cell.outputs, *sizes)
+        elif skip == "seasonal":
+            self.skip = Seasonal(*sizes)
+        else:
+            self.skip = Linear(lookback, self.horizon * self.outputs, bias=False)
         sort = Decoder if decoder == "recurrent" else Known
         self.known = sort(cell.outputs, ahead, self.outputs, self.HIDDEN_AHEAD) if ahead else None
         with torch.no_grad():
@@ -70,7 +73,8 @@ class Member(nn.Module):
         """h ``[M * C, H]``, z ``[M * C, L]`` and what is known ahead ``[M, S, K]`` -> c
         ``[M * C, S, P]``.
         """
-        change: Tensor = self.head(hidden) + self.skip(z)
+        linear = self.skip(z, hidden) if isinstance(self.skip, Adaptive) else self.skip(z)
+        change: Tensor = self.head(hidden) + linear
         change = change.reshape(len(hidden), self.horizon, self.outputs)
         return change if self.known is None else change + self.known(hidden, ahead)
 
@@ -82,6 +86,8 @@ class Member(nn.Module):
         """
         if isinstance(self.known, Decoder):
             raise NoForm("a recurrent decoder of what is known ahead")
+        if isinstance(self.skip, Adaptive):
+            raise NoForm("an adaptive reading of the look-back")
         linear = program.affine(z, self.skip.weight, None)
         change = program.add(emit_linear(self.head, program, hidden), linear)
         if self.known is None:
@@ -126,6 +132,45 @@ class Seasonal(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """``[rows, L]`` -> ``[rows, S * P]``."""
         return ops.linear(z, self.weight, None)
+
+
+class Adaptive(nn.Module):
+    """W of `Member`, shared along the season m, where the hidden state sets the weights::
+
+        (W z)_s = sum_i (w + U h)_{ceil(s / m), i} z_{t+s-m(ceil(s / m)+i)}      i = 0, 1, ...
+
+    as in `Seasonal`, with U zero at first (weights that a network makes: Schmidhuber 1992, fast
+    weights). So it can be yesterday that counts for one series, and the same day a week ago for
+    another.
+    """
+
+    def __init__(self, hidden: int, lookback: int, horizon: int, outputs: int, season: int) -> None:
+        super().__init__()
+        self.horizon, self.outputs, self.blocks = horizon, outputs, -(-horizon // season)
+        step = torch.arange(1, self.blocks * season + 1)
+        first = season * ((step - 1) // season + 1) - step
+        self.seasons = -(-lookback // season)
+        lag = first[:, None] + season * torch.arange(self.seasons)
+        # What lies before the look-back is read from a 0 behind it.
+        self.place: Tensor
+        place = torch.where(lag < lookback, lookback - 1 - lag, lookback)
+        self.register_buffer("place", place, persistent=False)
+        self.weights = Linear(hidden, outputs * self.blocks * self.seasons)
+        with torch.no_grad():
+            self.weights.bias.zero_()
+            self.weights.weight.zero_()
+
+    def forward(self, z: Tensor, hidden: Tensor) -> Tensor:
+        """``[rows, L]`` and h ``[rows, H]`` -> ``[rows, S * P]``."""
+        rows, season = len(z), len(self.place) // self.blocks
+        seen = nn.functional.pad(z, (0, 1))[:, self.place]
+        seen = seen.view(rows, self.blocks, season, self.seasons, 1)
+        weights = self.weights(hidden).view(rows, self.blocks, 1, self.seasons, self.outputs)
+        # One season after the other: the bits of a product of matrices depend on how many rows.
+        found: Tensor = seen[:, :, :, 0] * weights[:, :, :, 0]
+        for back in range(1, self.seasons):
+            found = found + seen[:, :, :, back] * weights[:, :, :, back]
+        return found.flatten(1, 2)[:, : self.horizon].flatten(1)
 
 
 class Known(nn.Module):

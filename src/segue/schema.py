@@ -250,8 +250,9 @@ class Model(Strict):
             over the steps, or ``both``.
         segment, lookback: a forecast reads `segment` steps at once and, linearly, the last
             `lookback` values (see `segue.forecaster`).
-        skip: how a forecast reads the look-back linearly: with a ``full`` matrix of weights, or
-            with ``seasonal`` ones, shared along the season.
+        skip: how a forecast reads the look-back linearly: with a ``full`` matrix of weights, with
+            ``seasonal`` ones, shared along the season, or with ``adaptive`` ones, such as the
+            hidden state sets.
         members: networks of a forecast that learn side by side, from different first weights; the
             forecast is their mean.
         decoder: how a forecast reads what is known ahead: each ``step`` alone, or, where steps have
@@ -274,7 +275,7 @@ class Model(Strict):
     pool: Literal["last", "mean", "both"] = "last"
     segment: Positive | None = None
     lookback: Positive | None = None
-    skip: Literal["full", "seasonal"] = "full"
+    skip: Literal["full", "seasonal", "adaptive"] = "full"
     members: Positive = 1
     decoder: Literal["step", "recurrent"] = "step"
 
