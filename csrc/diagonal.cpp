@@ -6,6 +6,9 @@
 namespace segue::blocked {
 namespace {
 
+constexpr int64_t kAhead = 4;   // steps, on the way back, after which what is asked for is needed
+constexpr int64_t kSteps = 24;  // of a product; what is kept of more would wait for the memory to take it, measured
+
 // Pieces of the work: a group of sequences, and a part of all panels of units.
 class Plan {
    public:
@@ -52,13 +55,17 @@ void copy_units(Range units, int64_t parts, int64_t hidden, const float* from, f
         std::copy(from + units.from, from + units.to, to + units.from);
 }
 
+void prefetch_units(Range units, int64_t parts, int64_t hidden, const float* row) {
+    for (int64_t k = 0; k < parts; ++k) prefetch(row + k * hidden + units.from, units.to - units.from);
+}
+
 void scan_piece(const Primitives& p, const DiagonalScan& call, const Sequence* begin, const Sequence* end,
                 Range panels) {
     const DiagonalParts parts = parts_of(call.law);
     const int64_t I = call.w_x.inputs, G = call.w_x.outputs, R = parts.states * call.hidden;
-    const float *x[kRows], *start[kRows], *nothing = nullptr;
-    DiagonalRow rows[kRows];
-    std::fill(start, start + kRows, call.b);
+    const float *x[kSteps], *start[kSteps], *nothing = nullptr;
+    DiagonalRow rows[kSteps];
+    std::fill(start, start + kSteps, call.b);
     int64_t used = 0;
     const auto flush = [&] {
         if (!used) return;
@@ -74,7 +81,7 @@ void scan_piece(const Primitives& p, const DiagonalScan& call, const Sequence* b
             x[used] = call.x + n * I;
             rows[used] = {row_of(call.gates, n, G), h, call.y + n * R};
             h = call.y + n * R;
-            if (++used == kRows) flush();
+            if (++used == kSteps) flush();
         }
     }
     flush();
@@ -101,6 +108,12 @@ void scan_back_sequence(const Primitives& p, const DiagonalGrad& call, const Seq
     for (int64_t t = sequence.length; t-- > 0;) {
         const int64_t n = sequence.row(t, call.over.reverse);
         const float* h = t ? call.y + sequence.row(t - 1, call.over.reverse) * R : call.h0 + sequence.index * R;
+        if (t >= kAhead) {
+            const int64_t m = sequence.row(t - kAhead, call.over.reverse);
+            prefetch_units(units, parts.gates, H, call.gates + m * G);
+            prefetch_units(units, parts.states, H, call.y + m * R);
+            if (call.dy) prefetch_units(units, parts.states, H, call.dy + m * R);
+        }
         p.diagonal_back(call.law,
                         {H, call.gates + n * G, call.rates, h, row_of(call.dy, n, R), dh, call.d + n * G, part, part + G},
                         units.from, units.to);

@@ -16,6 +16,7 @@ from segue.cells import (
     GRUD,
     LSTM,
     RGLRU,
+    S5,
     CausalAttention,
     CausalConv,
     CfC,
@@ -189,6 +190,9 @@ LAYERS = [
     _row("min-gru", MinGRU, MinGRU, CAUSAL, EXACT),
     _row("min-lstm", MinLSTM, MinLSTM, CAUSAL, EXACT),
     _row("rg-lru", RGLRU, RGLRU, CAUSAL, EXACT),
+    _row("s5", S5, partial(S5, state=6), CAUSAL, EXACT),
+    _row("s5-linear", S5, partial(S5, state=3, init="linear"), CAUSAL, EXACT),
+    _row("s5-gated", S5, partial(S5, state=4, gate=True), CAUSAL, TORCH),
     _row("conv-rnn", ConvRNN, _pictures(ConvRNN), CAUSAL, TORCH),
     _row("conv-lstm", ConvLSTM, _pictures(ConvLSTM), CAUSAL, TORCH),
     _row(

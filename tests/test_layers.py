@@ -10,11 +10,12 @@ import torch
 
 import segue.nn
 from segue import ops
-from segue.cells import GRU, LSTM, CausalConv, ConvGRU, Elman, LSTMState, MinGRU
+from segue.cells import GRU, LSTM, S5, CausalConv, ConvGRU, Elman, LSTMState, MinGRU
 from segue.errors import CausalError, ShapeError, SpecError
 from segue.layers import (
     Bidirectional,
     Chain,
+    Decay,
     Dropout,
     Linear,
     Readout,
@@ -446,10 +447,32 @@ def test_explain_of_laws_that_are_linear_in_the_state_and_of_convolutions() -> N
     native = f"native kernel, {ops.native_name()}"
     assert explain(MinGRU(2, 3)) == f"MinGRU: training and inference: {native}"
     assert "loop (the native kernels take float32" in explain(MinGRU(2, 3).double())
+    alone = f"torch, then the loop alone: {native}"
+    assert explain(MinGRU(2, 3).bfloat16()) == f"MinGRU: training and inference: {alone}"
+    assert explain(Decay(MinGRU(2, 3))) == f"Decay: training and inference: {alone}"
+    steps = "loop over the steps of GRU (the state fades between them)"
+    assert explain(Decay(GRU(2, 3))) == f"Decay: training and inference: {steps}"
+    assert explain(S5(2, 3)).splitlines() == [
+        f"S5: training: states: {native}; outputs: torch",
+        f"S5: inference: states: {native}; outputs: {native}",
+    ]
+    assert explain(S5(2, 3, gate=True)).count("outputs: torch") == 2
     loop = "loop over torch's convolutions (a kernel for them there is not)"
     assert explain(ConvGRU(1, 2, (3,))) == f"ConvGRU: training and inference: {loop}"
     conv = "CausalConv: training and inference: torch, all steps at once"
     assert explain(CausalConv(2, 3)) == conv
+
+
+def test_explain_under_autocast() -> None:
+    native, both = f"native kernel, {ops.native_name()}", "training and inference"
+    with torch.autocast("cpu"):
+        assert explain(MinGRU(2, 3)) == f"MinGRU: {both}: {native}"
+        assert explain(MinGRU(2, 3).bfloat16()) == f"MinGRU: {both}: {native}"
+        assert explain(GRU(2, 3).bfloat16()) == f"GRU: {both}: {native}"
+        assert explain(Linear(2, 3)).endswith("inference: torch (under autocast)")
+        assert explain(S5(2, 3)).endswith(f"states: {native}; outputs: torch (under autocast)")
+        alone = explain(Decay(MinGRU(2, 3)))
+    assert alone == f"Decay: {both}: torch, then a loop (under autocast)"
 
 
 def test_explain_of_other_dtypes() -> None:

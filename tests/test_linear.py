@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segue import ops
-from segue.cells import RGLRU, LinearCell, MinGRU, MinLSTM
+from segue.cells import RGLRU, LinearCell, LinearState, MinGRU, MinLSTM
 from segue.errors import ShapeError
 from segue.layers import unroll
 from segue.ops.linear import _Scan
@@ -141,6 +141,81 @@ def test_a_law_is_its_equation(law: Callable[[int, int], LinearCell], equation: 
     y, state = unroll(cell, x)
     torch.testing.assert_close(y[0], torch.stack(want))
     torch.testing.assert_close(state.h[0], h)
+
+
+LAWS = pytest.mark.parametrize("law", [MinGRU, MinLSTM, RGLRU])
+
+
+def some(law: Callable[[int, int], LinearCell]) -> tuple[LinearCell, Ragged, Tensor]:
+    """A cell with biases, sequences, and a first state."""
+    torch.manual_seed(2)
+    cell = law(6, H)
+    torch.nn.init.uniform_(cell.b_h, -1, 1)
+    x = Ragged(torch.randn(sum(LENGTHS), 6), torch.tensor(LENGTHS))
+    return cell, x, torch.randn(len(LENGTHS), H)
+
+
+def derivatives(
+    cell: LinearCell, x: Ragged, h: Tensor, second: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """y and the last state, and the gradients of a loss of both; or those of a loss of these."""
+    inputs = [x.values.clone().requires_grad_(), h.clone().requires_grad_(), *cell.parameters()]
+    y, state = cell.scan(x.with_values(inputs[0]), LinearState(inputs[1]))
+    loss = y.sin().sum() + state.h.cos().sum()
+    first = torch.autograd.grad(loss, inputs, create_graph=second)
+    if second:
+        first = torch.autograd.grad(sum(d.square().sum() for d in first), inputs)
+    return torch.cat([y, state.h]), first
+
+
+@LAWS
+@pytest.mark.parametrize("second", [False, True])
+def test_the_native_law_has_the_derivatives_of_the_equation(
+    law: Callable[[int, int], LinearCell], second: bool
+) -> None:
+    cell, x, h = some(law)
+    got, grads = derivatives(cell, x, h, second)
+    want, slopes = derivatives(cell.double(), x.to(torch.float64), h.double(), second)
+    assert got.dtype == torch.float32
+    for a, b in zip((got, *grads), (want, *slopes), strict=True):
+        scale = max(1.0, float(b.detach().abs().max()))
+        assert float((a - b).detach().abs().max()) <= (2e-4 if second else 2e-5) * scale
+
+
+@LAWS
+def test_a_graph_kept_gives_the_same_gradients_again(
+    law: Callable[[int, int], LinearCell],
+) -> None:
+    cell, x, h = some(law)
+    y, _ = cell.scan(x, LinearState(h))
+    first = torch.autograd.grad(y.sum(), list(cell.parameters()), retain_graph=True)
+    again = torch.autograd.grad(y.sum(), list(cell.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@LAWS
+def test_the_gradients_depend_neither_on_threads_nor_on_the_batch(
+    law: Callable[[int, int], LinearCell],
+) -> None:
+    torch.manual_seed(4)
+    cell, before = law(40, 130), torch.get_num_threads()
+    x, lengths = torch.randn(900, 40), torch.tensor([500, 0, 400])
+
+    def gradient(x: Tensor, lengths: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        y, _ = unroll(cell, Ragged(x, lengths))
+        return torch.autograd.grad(y.values.sin().sum(), x)[0]
+
+    runs = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        runs.append(gradient(x, lengths))
+    torch.set_num_threads(before)
+    for other in (
+        *runs[1:],
+        torch.cat([gradient(x[:500], lengths[:1]), gradient(x[500:], lengths[2:])]),
+    ):
+        torch.testing.assert_close(other, runs[0], rtol=1e-5, atol=1e-6)
 
 
 def test_an_rg_lru_starts_with_long_memories() -> None:

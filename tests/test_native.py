@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from segue.ops import native
-from segue.ops.native import GRU, LSTM, Elman, Given
+from segue.ops.given import GRU, LSTM, Elman, Given
 
 module = pytest.importorskip(
     "segue._native", reason="segue._native is not built: no C++ compiler at installation"

@@ -190,7 +190,7 @@ def test_make_fx_records_the_operator() -> None:
 
 
 @pytest.mark.parametrize("needs", [False, True], ids=["without-gradients", "with-gradients"])
-@pytest.mark.parametrize("name", ["elman", "lstm", "gru", "affine"])
+@pytest.mark.parametrize("name", ["elman", "lstm", "gru", "diagonal", "affine"])
 def test_the_operators_keep_the_rules_of_torch(name: str, needs: bool) -> None:
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape).requires_grad_(needs)
@@ -202,9 +202,17 @@ def test_the_operators_keep_the_rules_of_torch(name: str, needs: bool) -> None:
     more = (random(gates, 5), *norms, torch.rand(3, 5), random(3, 5), keep, 0.3, True)
     memory = (None, random(3, 5), random(5), random(5), random(3, 5), keep, 0.3)
     given: dict[str, Callable[[], tuple[Any, ...]]] = {
-        "elman": lambda: native.Elman(*shared, *more, "sigmoid"),
-        "lstm": lambda: native.LSTM(*shared, *more, *memory),
-        "gru": lambda: native.GRU(*shared, *more, random(5)),
+        "elman": lambda: ops.Elman(*shared, *more, "sigmoid"),
+        "lstm": lambda: ops.LSTM(*shared, *more, *memory),
+        "gru": lambda: ops.GRU(*shared, *more, random(5)),
+        "diagonal": lambda: ops.Diagonal(
+            *shared[:2],
+            random(15, 3),
+            random(15),
+            torch.rand(5).requires_grad_(needs),
+            random(3, 5),
+            "rg_lru",
+        ),
         "affine": lambda: (random(7, 3), random(5, 3), random(5)),
     }
     torch.library.opcheck(getattr(torch.ops.segue, name).default, tuple(given[name]()))
@@ -213,10 +221,10 @@ def test_the_operators_keep_the_rules_of_torch(name: str, needs: bool) -> None:
 def test_operators_have_first_derivatives_only() -> None:
     weights = torch.randn(5, 3), torch.randn(5), torch.randn(5, 5)
     x = torch.randn(4, 3, requires_grad=True)
-    given = native.Shared(
+    given = ops.Shared(
         x, torch.tensor([4]), *weights, None, None, None, torch.zeros(1, 5), None, 0.0, False
     )
-    y, _, _ = torch.ops.segue.elman(*native.Elman(*given, "tanh"))
+    y, _, _ = torch.ops.segue.elman(*ops.Elman(*given, "tanh"))
     message = (
         "the gradient of an operator of segue: expected a first derivative, got create_graph=True; "
         "use the layer outside of a trace"

@@ -20,6 +20,7 @@ from segue.cells.lstm import LSTM, LSTMLaw, LSTMState
 from segue.cells.min_gru import MinGRU
 from segue.cells.min_lstm import MinLSTM
 from segue.cells.rg_lru import RGLRU
+from segue.cells.s5 import S5, S5State
 from segue.ops import State
 
 CELLS: dict[str, type[Cell]] = {
@@ -29,6 +30,7 @@ CELLS: dict[str, type[Cell]] = {
     "min_gru": MinGRU,
     "min_lstm": MinLSTM,
     "rg_lru": RGLRU,
+    "s5": S5,
     "conv": CausalConv,
     "attention": CausalAttention,
     "gru_d": GRUD,
@@ -47,6 +49,7 @@ __all__ = [
     "LSTM",
     "QUIET",
     "RGLRU",
+    "S5",
     "AttentionState",
     "CausalAttention",
     "CausalConv",
@@ -73,6 +76,7 @@ __all__ = [
     "MinGRU",
     "MinLSTM",
     "Noise",
+    "S5State",
     "State",
     "chrono",
     "identity",

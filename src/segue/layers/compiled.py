@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, get_num_threads, nn
 
 from segue import ops
-from segue.cells import GRU, LSTM, RGLRU, Cell, Elman, LinearCell, MinGRU, MinLSTM, Noise
+from segue.cells import GRU, LSTM, RGLRU, S5, Cell, Elman, LinearCell, MinGRU, MinLSTM, Noise
 from segue.errors import ShapeError, SpecError
 from segue.layers.causal import Dropout, Residual, Stack, TimeDistributed
 from segue.layers.linear import Linear, Readout
@@ -288,8 +288,16 @@ def _law(
 def _linear_cell(cell: LinearCell, at: Place, x: Slot) -> tuple[Slot, State]:
     state = at.states(cell, "h")
     weights = cell.w_xh, cell.b_h, cell.rates()
-    law: Any = at.program
-    return law.diagonal(x, at.lengths, *state, cell.law, weights), state
+    return at.program.diagonal(x, at.lengths, state.h, cell.law, weights), state
+
+
+def _s5(cell: S5, at: Place, x: Slot) -> tuple[Slot, State]:
+    if cell.w_g is not None:
+        raise NoForm("S5 with a gate, which has no native form")
+    state, (a, held, read) = at.states(cell, "h"), cell.system()
+    h = at.program.diagonal(x, at.lengths, state.h, "s5", (held, torch.zeros_like(a), a))
+    y = at.program.affine(h, read, None)
+    return at.program.add(y, at.program.affine(x, cell.d, None)), state
 
 
 _FORMS: dict[type, Callable[..., tuple[Slot, State]]] = {
@@ -305,6 +313,7 @@ _FORMS: dict[type, Callable[..., tuple[Slot, State]]] = {
     MinGRU: _linear_cell,
     MinLSTM: _linear_cell,
     RGLRU: _linear_cell,
+    S5: _s5,
 }
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from segue import ops
-from segue.cells import ConvCell, LawCell, LinearCell
+from segue.cells import S5, ConvCell, LawCell, LinearCell
+from segue.layers.decay import Decay
 from segue.layers.linear import Linear
 from segue.layers.noise import RecurrentDropout, Zoneout
 
@@ -30,7 +31,7 @@ def _parts(place: str, layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The parts that run by themselves, and what to call them."""
     name = f"{place} {type(layer).__name__}".strip()
     parts = list(layer.named_children())
-    if not parts or isinstance(layer, RecurrentDropout | Zoneout):
+    if not parts or isinstance(layer, RecurrentDropout | Zoneout | Decay):
         yield name, layer
         return
     for child, part in parts:
@@ -39,9 +40,7 @@ def _parts(place: str, layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _paths(name: str, layer: nn.Module) -> list[str]:
     if isinstance(layer, Linear):
-        limit = _not_native(layer.weight)
-        path = f"torch ({limit})" if limit else _native()
-        return [f"{name}: training: torch", f"{name}: inference: {path}"]
+        return [f"{name}: training: torch", f"{name}: inference: {_product(layer.weight)}"]
     if isinstance(layer, nn.RNNBase):
         return _paths_of_torch(name, layer)
     if isinstance(layer, LawCell | RecurrentDropout | Zoneout):
@@ -49,10 +48,35 @@ def _paths(name: str, layer: nn.Module) -> list[str]:
     both = f"{name}: training and inference"
     if isinstance(layer, LinearCell):
         limit = _not_native(layer.w_xh)
-        return [f"{both}: {f'loop ({limit})' if limit else _native()}"]
+        return [f"{both}: {_loop_alone(layer) if limit else _native()}"]
+    if isinstance(layer, S5):
+        return _paths_of_s5(name, layer)
+    if isinstance(layer, Decay):
+        return [f"{both}: {_path_of_decay(layer)}"]
     if isinstance(layer, ConvCell):
         return [f"{both}: loop over torch's convolutions (a kernel for them there is not)"]
     return [f"{both}: torch, all steps at once"]
+
+
+def _paths_of_s5(name: str, layer: S5) -> list[str]:
+    limit = _not_native(layer.b)
+    states = f"loop ({limit})" if limit else _native()
+    outputs = "torch" if layer.w_g is not None else _product(layer.d)
+    lines = {"training": "torch", "inference": outputs}
+    return [f"{name}: {when}: states: {states}; outputs: {path}" for when, path in lines.items()]
+
+
+def _path_of_decay(layer: Decay) -> str:
+    if not isinstance(layer.body, LinearCell):
+        return f"loop over the steps of {type(layer.body).__name__} (the state fades between them)"
+    return _loop_alone(layer.body)
+
+
+def _loop_alone(cell: LinearCell) -> str:
+    """How a cell runs whose gates torch makes."""
+    carried = cell.w_xh.new_empty(0, dtype=ops.carried_dtype(cell.w_xh))
+    limit = _not_native(carried) or _not_cast()
+    return f"torch, then a loop ({limit})" if limit else f"torch, then the loop alone: {_native()}"
 
 
 def _paths_of_law(name: str, layer: LawCell | RecurrentDropout | Zoneout) -> list[str]:
@@ -108,9 +132,21 @@ def _native() -> str:
     return f"native kernel, {ops.native_name()}"
 
 
+def _product(weight: Tensor) -> str:
+    """How W x + b runs where no gradient is needed."""
+    limit = _not_native(weight) or _not_cast()
+    return f"torch ({limit})" if limit else _native()
+
+
+def _not_cast() -> str | None:
+    return "under autocast" if torch.is_autocast_enabled("cpu") else None
+
+
 def _not_fused(weight: Tensor) -> str | None:
     if ops.fused_runs([weight]):
         return None
+    if _not_cast():
+        return "torch's fused functions do not run under autocast"
     return f"torch's fused functions do not take {weight.dtype}"
 
 
@@ -119,6 +155,6 @@ def _not_native(weight: Tensor) -> str | None:
         return "the native module is not built"
     if weight.device.type != "cpu":
         return f"the native kernels run on the CPU, the weights are on {weight.device.type}"
-    if weight.dtype != torch.float32:
+    if not ops.native_runs([weight]):
         return f"the native kernels take float32, the weights are {weight.dtype}"
     return None
