@@ -26,15 +26,17 @@ class LinearCell(Cell):
     the sums p_t = W x_t + b_h of its gates.
 
     So these are made for all steps at once, and what is left for the loop over time is a
-    multiply-add. In float32 on the CPU the product, the gates and the loop are one native call.
+    multiply-add. In float32 on the CPU the product, the gates and the loop are one native call,
+    whose bits depend neither on the batch, nor on chunks.
 
     Shapes: x ``[B, I]``; p ``[B, G H]``; a, b, h and y ``[B, H]``.
 
     Attributes:
-        law: the name of the law in `segue.ops.given.DIAGONAL`.
+        law: the name of its native form in `segue.ops.given.DIAGONAL`; empty where it has none. A
+            subclass that changes `terms` has another law.
     """
 
-    law: ClassVar[str]
+    law: ClassVar[str] = ""
 
     def __init__(self, inputs: int, hidden: int, gates: int) -> None:
         super().__init__()
@@ -86,7 +88,7 @@ class LinearCell(Cell):
             got, fix = str(list(state.h.shape)), "take it from initial_state(B)"
             raise ShapeError(f"the state of {type(self).__name__}", str(list(shape)), got, fix)
         rates = self.rates()
-        if kept is None and ops.native_runs([x.values, *self.parameters(), state.h]):
+        if self.law and kept is None and ops.native_runs([x.values, *self.parameters(), state.h]):
             held = self.w_xh, self.b_h, rates
             y, h, _ = ops.scan(
                 ops.Diagonal(x.values, x.lengths, *held, state.h, self.law), self._meaning

@@ -47,8 +47,8 @@ def _paths(name: str, layer: nn.Module) -> list[str]:
         return _paths_of_law(name, layer)
     both = f"{name}: training and inference"
     if isinstance(layer, LinearCell):
-        limit = _not_native(layer.w_xh)
-        return [f"{both}: {_loop_alone(layer) if limit else _native()}"]
+        is_native = layer.law and not _not_native(layer.w_xh)
+        return [f"{both}: {_native() if is_native else _loop_alone(layer)}"]
     if isinstance(layer, S5):
         return _paths_of_s5(name, layer)
     if isinstance(layer, Decay):
