@@ -86,8 +86,8 @@ class Text(Field):
         Raises:
             DataError: cells that are neither texts nor lists of texts.
         """
-        if cells.dtype == pl.String:
-            texts = cells.fill_null("")
+        if cells.dtype in (pl.String, pl.Null):
+            texts = cells.cast(pl.String).fill_null("")
             units, lengths = self.units.cut(_lowered(texts) if self._lowers_texts else texts)
         elif cells.dtype == pl.List(pl.String) and self.units.closed() is None:
             units, lengths = unfolded(cells, origin)
