@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ def main(
     metric: str,
     target: str,
     first: int = 0,
+    words: Sequence[str] | None = None,
 ) -> None:
     """Run a benchmark for the seeds that the command line asks for, and print a line for each.
 
@@ -75,11 +76,12 @@ def main(
         benchmark, data, task, metric: what is measured, in words.
         target: what must be reached, such as ``<= 0.40`` or ``>= 0.96``; empty where nothing must.
         first: the first seed.
+        words: of the command line; by default all.
     """
     parser = argparse.ArgumentParser(description=f"{benchmark}: {metric}, target {target}")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
     parser.add_argument("--first", type=int, default=first, help="the first of them")
-    said = parser.parse_args()
+    said = parser.parse_args(words)
     head = {"benchmark": benchmark, "data": data, "task": task, "metric": metric, "target": target}
     tail = {"segue": segue.__version__, "torch": torch.__version__, "machine": machine()}
     lines = []

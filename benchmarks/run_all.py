@@ -53,7 +53,25 @@ ROWS = (
     Row("tinyshakespeare", "tinyshakespeare.py --seeds 1", "small transformer 1.88 (published)"),
     Row("jsb_chorales", "jsb_chorales.py --seeds 3", "LSTM 8.45 (published)"),
     Row("surnames", "surnames.py --seeds 3", ""),
+    Row("fsdd", "fsdd.py --seeds 3", "small convolutional nets 0.97 to 0.99 (published)"),
+    Row("snips", "snips.py --seeds 3", "slot-gated BiLSTM 0.88 to 0.89 (published, another split)"),
+    Row("fsdd_strings", "fsdd_strings.py --seeds 3", ""),
+    Row("harvard", "harvard.py --seeds 1", ""),
+    Row(
+        "nab",
+        "nab.py --seeds 3",
+        "KNN-CAD 52.5, Numenta HTM 69.5, ARTime 73.5 (published results on these files)",
+        1,
+    ),
+    Row("two_digits", "two_digits.py --seeds 1", ""),
+    Row("physionet", "physionet.py --seeds 5", "GRU-D 0.84 (published, five folds)"),
     Row("adding", "adding.py --seeds 3", "", 4),
+    Row("multi30k", "multi30k.py --seeds 1", "", 2),
+    Row("scitldr", "scitldr.py --seeds 1", "CATTS, pretrained: ROUGE-1 43.8 (published)", 2),
+    Row("mnist_rows", "mnist_rows.py --seeds 3", ""),
+    Row("mnist_pixels", "mnist_pixels.py --seeds 1", ""),
+    Row("moving_digits", "moving_digits.py --seeds 1", ""),
+    Row("video_clips", "video_clips.py --seeds 1", ""),
 )
 
 
@@ -139,7 +157,16 @@ def extra(own: list[dict[str, Any]]) -> Iterator[str]:
         ("coverage", "band covers"),
         ("against_uncapped_truth", "against uncapped truth"),
         ("accuracy", "accuracy"),
+        ("intent_accuracy", "accuracy of intents"),
+        ("exact", "whole strings right"),
         ("mase", "MASE"),
+        ("chrf", "chrF"),
+        ("at_learnt_thresholds", "at thresholds learnt from the probation"),
+        ("bleu_2017", "BLEU on test_2017_flickr"),
+        ("rouge1_model", "ROUGE-1"),
+        ("rouge1_lead", "against the lead's"),
+        ("rouge2_model", "ROUGE-2"),
+        ("rouge2_lead", "against the lead's"),
     ):
         if name in own[0]:
             yield f"; {words} {statistics.median(one[name] for one in own):.3f}"

@@ -14,14 +14,16 @@ namespace {
 // One series of one sequence through the steps of a call.
 struct Past {
     int64_t lookback, segment, steps;
-    std::vector<double> values, gap;  // [L + T]: what stood in the ring, then one per step; [T]
-    std::vector<float> seen;          // [k + T]
+    double relative, least;                // r and m of the equation
+    std::vector<double> values, gap, age;  // [L + T]: what stood in the ring, then one per step; [T]; [T]
+    std::vector<float> seen;               // [k + T]
 
-    // `x` is every `stride`-th; `before` are the ring, the flags and the gap as they were.
-    void read(const double* x, int64_t stride, const double* ring, const float* flags, double waited) {
+    // `x` is every `stride`-th; ring, flags, waited (the gap) and lived (the age) are as they were.
+    void read(const double* x, int64_t stride, const double* ring, const float* flags, double waited, double lived) {
         values.assign(ring, ring + lookback);
         seen.assign(flags, flags + segment);
         gap.clear();
+        age.clear();
         if (std::isinf(waited)) {
             // The first value ever fills the ring. It may stand there before it comes: until then z is 0 anyway.
             int64_t first = 0;
@@ -34,6 +36,8 @@ struct Past {
             values.push_back(is_there ? x[t * stride] : values.back());
             seen.push_back(is_there ? 1.0f : 0.0f);
             gap.push_back(waited);
+            lived += is_there || lived > 0.0 ? 1.0 : 0.0;
+            age.push_back(lived);
         }
     }
 
@@ -46,7 +50,14 @@ struct Past {
         double sum = 0.0, size = 0.0, deviation = 0.0;
         for (const double* v = begin; v != end; ++v) sum += *v, size += std::fabs(*v);
         for (const double* v = begin; v != end; ++v) deviation += std::fabs(*v - sum / length);
-        return deviation / length + 1e-3 * (size / length) + 1e-6;
+        const double mean = size / length;
+        return deviation / length + young(t) * std::max(relative * mean, least) + 1e-3 * mean + 1e-6;
+    }
+
+    // v of the equation
+    double young(int64_t t) const {
+        const double length = static_cast<double>(lookback);
+        return 1.0 - std::min(age[t], length) / length;
     }
 };
 
@@ -63,6 +74,7 @@ struct Segment {
         for (int64_t j = 1; j <= k; ++j)
             *u++ = static_cast<float>((recent[j] - a) / s) * (gaps ? flag[j - 1] : 1.0f);
         *u++ = -static_cast<float>((recent[0] - a) / s);
+        *u++ = static_cast<float>(past.young(t));
         u = std::copy_n(feature, features, u);
         if (!gaps) return u;
         u = std::copy_n(flag, k, u);
@@ -75,13 +87,16 @@ struct Segment {
 
 // Everything of a forecast that does not depend on weights. Chain (p, c, phase) takes every k-th step of series c of
 // sequence p; the steps of one chain lie one after another.
-Program::Segmented Program::segments(int values, int features, int wanted, bool gaps, const ForecastStates& states) {
+Program::Segmented Program::segments(int values, int features, int wanted, bool gaps, const ForecastStates& states,
+                                     const Usual& usual) {
     const int64_t C = last_axis(values), F = last_axis(features);
     const int ring = states_[states.ring].before, seen = states_[states.seen].before;
-    const int gap = states_[states.gap].before, taken = states_[states.taken].before;
+    const int gap = states_[states.gap].before, age = states_[states.age].before;
+    const int taken = states_[states.taken].before;
     const int ring_after = changed(states.ring), seen_after = changed(states.seen);
-    const int gap_after = changed(states.gap), taken_after = changed(states.taken);
-    const int64_t L = last_axis(ring), k = last_axis(seen), I = k + 1 + F + (gaps ? k + 1 : 0);
+    const int gap_after = changed(states.gap), age_after = changed(states.age);
+    const int taken_after = changed(states.taken);
+    const int64_t L = last_axis(ring), k = last_axis(seen), I = k + 2 + F + (gaps ? k + 1 : 0);
     const Segmented made{slot("segments", Type::f32, 'N', {C, I}), slot("chains", Type::i64, 'B', {C * k}),
                          slot("places", Type::i64, 'M', {C}),      slot("scaled", Type::f32, 'M', {C, L}),
                          slot("level", Type::f64, 'M', {C}),       slot("spread", Type::f64, 'M', {C})};
@@ -90,7 +105,7 @@ Program::Segmented Program::segments(int values, int features, int wanted, bool 
         int64_t* chain = run.i64(made.lengths);
         const int64_t *at = run.i64(wanted), M = run.size(wanted);
         int64_t m = 0, row = 0;
-        Past past{L, k, 0, {}, {}, {}};
+        Past past{L, k, 0, 0.0, 0.0, {}, {}, {}, {}};
         std::vector<int64_t> place;
         for (int64_t p = 0, first = 0; p < run.count('B'); first += past.steps, ++p) {
             past.steps = run.i64(kLengths)[p];
@@ -99,8 +114,9 @@ Program::Segmented Program::segments(int values, int features, int wanted, bool 
             place.resize(past.steps);
             for (int64_t c = 0; c < C; ++c) {
                 const int64_t pc = p * C + c;
+                past.relative = usual.relative[c], past.least = usual.least[c];
                 past.read(run.f64(values) + first * C + c, C, run.f64(ring) + pc * L, run.f32(seen) + pc * k,
-                          run.f64(gap)[pc]);
+                          run.f64(gap)[pc], run.f64(age)[pc]);
                 for (int64_t phase = 0; phase < k; ++phase) {
                     const int64_t before = row;
                     for (int64_t t = (phase - begun % k + k) % k; t < past.steps; t += k) {
@@ -121,11 +137,29 @@ Program::Segmented Program::segments(int values, int features, int wanted, bool 
                 std::copy_n(past.ring(past.steps - 1), L, run.f64(ring_after) + pc * L);
                 std::copy_n(past.flags(past.steps - 1), k, run.f32(seen_after) + pc * k);
                 run.f64(gap_after)[pc] = past.steps ? past.gap.back() : run.f64(gap)[pc];
+                run.f64(age_after)[pc] = past.steps ? past.age.back() : run.f64(age)[pc];
             }
             run.i64(taken_after)[p] = begun + past.steps;
         }
     });
     return made;
+}
+
+// (a + b + ...) / how many they are, of slots of one shape.
+int Program::mean_of(const std::vector<int>& parts) {
+    // Copies: a new slot moves the others.
+    const Slot first = slots_[parts.front()];
+    const int y = slot("mean", Type::f32, first.rows, first.axes);
+    operations_.push_back([=](const Run& run) {
+        float* to = run.f32(y);
+        const float count = static_cast<float>(parts.size());
+        for (int64_t place = 0; place < run.size(y); ++place) {
+            float sum = run.f32(parts.front())[place];
+            for (std::size_t part = 1; part < parts.size(); ++part) sum += run.f32(parts[part])[place];
+            to[place] = sum / count;
+        }
+    });
+    return y;
 }
 
 // tanh(a + b) for a of every series [M, C, U] and b of every step ahead [M, S, U]: [M, C, S, U].
@@ -144,8 +178,18 @@ int Program::tanh_of_sums(int per_series, int per_step) {
     return y;
 }
 
-// a + s * change, its quantiles in order: [M, C, S * Q] -> float64 [M, C, S, Q].
-int Program::rescale(const Segmented& past, int change, int64_t horizon) {
+namespace {
+
+void sort(double* begin, double* end) {
+    std::sort(begin, end, [](double p, double q) { return p < q || (std::isnan(q) && !std::isnan(p)); });
+}
+
+}  // namespace
+
+// a + s * change, its quantiles in order; then, where there is a shift [S * Q], s times it is added, and none passes the
+// one in the middle: [M, C, S * Q] -> float64 [M, C, S, Q].
+int Program::rescale(const Segmented& past, int change, int64_t horizon, const std::vector<double>& shift,
+                     int64_t middle) {
     const int64_t C = slots_[change].axes[0], Q = slots_[change].width / (C * horizon);
     const int y = slot("forecast", Type::f64, 'M', {C, horizon, Q});
     operations_.push_back([=](const Run& run) {
@@ -153,9 +197,15 @@ int Program::rescale(const Segmented& past, int change, int64_t horizon) {
         double* to = run.f64(y);
         for (int64_t mc = 0; mc < run.size(past.level); ++mc) {
             const double a = run.f64(past.level)[mc], s = run.f64(past.spread)[mc];
+            const double* by = shift.data();
             for (int64_t h = 0; h < horizon; ++h, to += Q) {
                 for (int64_t q = 0; q < Q; ++q) to[q] = a + s * static_cast<double>(*from++);
-                std::sort(to, to + Q, [](double p, double q) { return p < q || (std::isnan(q) && !std::isnan(p)); });
+                sort(to, to + Q);
+                if (shift.empty()) continue;
+                for (int64_t q = 0; q < Q; ++q) to[q] += s * *by++;
+                for (int64_t q = 0; q < middle; ++q) to[q] = std::min(to[q], to[middle]);
+                for (int64_t q = middle + 1; q < Q; ++q) to[q] = std::max(to[q], to[middle]);
+                sort(to, to + Q);
             }
         }
     });

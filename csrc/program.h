@@ -132,11 +132,18 @@ class Program {
         int level, spread;  // a and s, float64 [M, C]; a is NaN before any value was observed
     };
     struct ForecastStates {
-        int ring, seen, gap, taken;
+        int ring, seen, gap, age, taken;
     };
-    Segmented segments(int values, int features, int wanted, bool gaps, const ForecastStates& states);
+    // What is usual in the training series, for each column: their spread in units of their level, and the least spread.
+    struct Usual {
+        std::vector<double> relative, least;
+    };
+    Segmented segments(int values, int features, int wanted, bool gaps, const ForecastStates& states,
+                       const Usual& usual);
+    int mean_of(const std::vector<int>& parts);
     int tanh_of_sums(int per_series, int per_step);
-    int rescale(const Segmented& past, int change, std::int64_t horizon);
+    int rescale(const Segmented& past, int change, std::int64_t horizon, const std::vector<double>& shift,
+                std::int64_t middle);
 
     // The multiply-adds of so many steps.
     double work(std::int64_t steps) const { return static_cast<double>(steps) * static_cast<double>(products_); }

@@ -29,10 +29,12 @@ from segue.cells import (
     MinLSTM,
 )
 from segue.layers import (
+    Attend,
     Beside,
     Bidirectional,
     Chain,
     Decay,
+    Decoder,
     Dropout,
     Linear,
     Readout,
@@ -172,6 +174,12 @@ CELLS = [
 LAYERS = [
     _row("causal-conv", CausalConv, CausalConv, CAUSAL, EXACT, TORCH),
     _row("causal-conv-one", CausalConv, partial(CausalConv, kernel=1), CAUSAL, EXACT, TORCH),
+    _row(
+        "causal-conv-relu",
+        CausalConv,
+        partial(CausalConv, activation="relu"),
+        *(CAUSAL, EXACT, TORCH),
+    ),
     _row("causal-conv-dilated", CausalConv, partial(CausalConv, dilation=3), CAUSAL, EXACT, TORCH),
     _row(
         "causal-conv-depthwise",
@@ -250,10 +258,13 @@ LAYERS = [
     _row("chain", Chain, _chain, EXACT),
 ]
 
-# Held to torch.nn in test_nn.py, and to each other's bits by the rows above.
+# Held to torch.nn in test_nn.py, and to each other's bits by the rows above; attention over a
+# memory and the decoder to their equations in test_decoder.py.
 MODULES = [
     _row("linear", Linear, Linear, EXACT),
     _row("readout", Readout, Readout, EXACT),
+    _row("attend", Attend, Attend),
+    _row("decoder", Decoder, lambda i, h: Decoder(GRU(i, h), Attend(h, i), 7)),
     _row("nn-rnn", segue.nn.RNN, segue.nn.RNN),
     _row("nn-lstm", segue.nn.LSTM, segue.nn.LSTM),
     _row("nn-gru", segue.nn.GRU, segue.nn.GRU),

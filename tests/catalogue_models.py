@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import cache, cached_property
+from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import polars as pl
+from model_data import (
+    KEYS,
+    RECORDED,
+    beside,
+    chords,
+    counted,
+    cut_recording,
+    keyed,
+    labelled,
+    marks,
+    one_series,
+    pictures,
+    recordings,
+    samples_of,
+    sentences,
+    series,
+    tales,
+    texts,
+    videos,
+)
 
 import segue
+from segue.fields.text import Text
 from segue.inference import obstacle
 from segue.ops import native_name
 from segue.run import Run
 
 Record = dict[str, Any]
-
-KEYS = {"a": 11, "b": 8, "c": 13}
-"""Steps of each sequence."""
 
 HORIZON = 3
 
@@ -56,12 +73,33 @@ class Row:
     @property
     def causal(self) -> bool:
         """Whether the model can run live."""
-        return "bidirectional" not in self.name
+        return "bidirectional" not in self.name and not self.writes
+
+    @property
+    def writes(self) -> bool:
+        """Whether the answer is a text, which waits for the whole sequence."""
+        return self.name.startswith(("translate", "summarise"))
 
     @property
     def every(self) -> bool:
         """Whether there is an answer at every step."""
-        return not self.name.startswith(("classify", "regress-end"))
+        at_end = ("classify", "regress-end", "transcribe")
+        return not self.name.startswith(at_end) and not self.writes
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answers of all steps together are that of the sequence."""
+        return self.name.startswith("transcribe")
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the cells are paths to recordings."""
+        return "recordings" in self.name
+
+    @property
+    def foretells(self) -> bool:
+        """Whether `predict` answers once a sequence, with what comes after its last step."""
+        return self.forecasts or self.name.startswith("next-frame")
 
     @property
     def key(self) -> str | None:
@@ -85,16 +123,31 @@ class Row:
             return own[:stop]
         if self.spec["inputs"]["x"].get("role") == "apart":
             return own
-        is_text = own["x"].dtype == pl.String
-        cut = pl.col("x").str.head(stop) if is_text else pl.col("x").list.head(stop)
-        return own.with_columns(cut)
+        if self.recorded:
+            return own.with_columns(x=pl.Series([cut_recording(own["x"][0], stop)]))
+        if own["x"].dtype != pl.String:
+            return own.with_columns(pl.col("x").list.head(stop))
+        field = self.run.trained.fields["x"]
+        assert isinstance(field, Text)
+        return own.with_columns(x=pl.lit(field.units.join(self._units(name)[:stop])))
+
+    def _units(self, name: str) -> list[Any]:
+        """The raw steps of an example."""
+        return self.run.trained.fields["x"].unfold(self.sequences[name]["x"], "")[0].to_list()
 
     def records(self, name: str) -> list[Record]:
         """A sequence as it would come in live, without the target where it is not read."""
         own = self.sequences[name]
+        if self.recorded:
+            return [{"x": frame} for frame in RECORDED(samples_of(own["x"][0]))]
         if self.spec["data"]["rows"] == "examples":
-            return self._of_example(own)
-        hidden = [] if self.forecasts else list(self.spec["outputs"])
+            return self._of_example(name)
+        hidden = [
+            column
+            for column in own.columns
+            for name, said in self.spec["outputs"].items()
+            if said["task"] not in ("forecast", "anomaly") and fnmatchcase(column, name)
+        ]
         found = own.drop(hidden + ([self.key] if self.key else [])).to_dicts()
         known = [n for n, given in self.spec["inputs"].items() if given.get("role") == "known"]
         if known:
@@ -105,12 +158,13 @@ class Row:
                 record["ahead"] = {name: own[name][after].to_list() for name in known}
         return found
 
-    def _of_example(self, own: pl.DataFrame) -> list[Record]:
+    def _of_example(self, name: str) -> list[Record]:
+        own = self.sequences[name]
         roles = {name: given.get("role", "step") for name, given in self.spec["inputs"].items()}
         once = {n: own[n].to_list()[0] for n, role in roles.items() if role != "step"}
         if "step" not in roles.values():
             return [once]
-        return [{"x": value, **once} for value in own["x"].to_list()[0]]
+        return [{"x": value, **once} for value in self._units(name)]
 
     def hold(self, actual: Any, expected: Any) -> None:
         """Holds predictions to each other: to the bit, but where a live model runs by torch."""
@@ -130,104 +184,6 @@ class Row:
             session = self.run.session()
             made[name] = [session.step(record) for record in self.records(name)]
         return made
-
-
-# Data ---------------------------------------------------------------------------------------------
-
-
-def _gappy(values: np.ndarray[Any, Any], share: float, seed: int) -> pl.Series:
-    gone = np.random.default_rng(seed).random(len(values)) < share
-    return pl.Series(np.where(gone, np.nan, values)).fill_nan(None)
-
-
-@cache
-def keyed() -> pl.DataFrame:
-    """Sequences of unequal length at uneven times: numbers with gaps, a category, statics."""
-    rng = np.random.default_rng(3)
-    frames = []
-    for place, (key, steps) in enumerate(KEYS.items()):
-        x = rng.normal(size=steps).cumsum()
-        hours = rng.integers(1, 5, steps).cumsum()
-        frames.append(
-            pl.DataFrame(
-                {
-                    "key": [key] * steps,
-                    "time": [datetime(2026, 1, 1) + timedelta(hours=int(h)) for h in hours],
-                    "x": _gappy(x, 0.3, place),
-                    "z": rng.normal(size=steps),
-                    "word": pl.Series(rng.choice(["red", "green", "blue"], steps)),
-                    "site": ["north" if place else "south"] * steps,
-                    "size": [None if place == 1 else float(place)] * steps,
-                    "kind": ["good" if place else "bad"] * steps,
-                    "amount": [float(place)] * steps,
-                    "level": x * 2 + 1,
-                    "state": np.where(x > 0, "up", "down"),
-                }
-            )
-        )
-    return pl.concat(frames, how="vertical_relaxed")
-
-
-@cache
-def series(*, gaps: bool = False, late: bool = False) -> pl.DataFrame:
-    """Hourly series of three keys, with columns v0 and v1, and what is known ahead."""
-    rng = np.random.default_rng(4)
-    frames = []
-    for place, (key, steps) in enumerate(KEYS.items()):
-        time = np.arange(steps + 9)
-        waves = [np.sin(time / 2 + k) * 5 + 20 * k + rng.normal(size=len(time)) for k in (0, 1)]
-        columns = [_gappy(wave, 0.25 if gaps else 0, place) for wave in waves]
-        if late and place == 0:
-            columns[0] = pl.select(
-                pl.when(pl.Series(time < 6)).then(None).otherwise(columns[0])
-            ).to_series()
-        frames.append(
-            pl.DataFrame(
-                {
-                    "key": [key] * len(time),
-                    "time": [datetime(2026, 1, 1) + timedelta(hours=int(h)) for h in time],
-                    "v0": columns[0],
-                    "v1": columns[1],
-                    "heat": rng.normal(size=len(time)),
-                    "sale": pl.Series(rng.choice(["yes", "no"], len(time))),
-                    "site": ["north" if place else "south"] * len(time),
-                }
-            )
-        )
-    return pl.concat(frames)
-
-
-def one_series() -> pl.DataFrame:
-    """A single series."""
-    return series().filter(pl.col("key") == "c").drop("key")
-
-
-def counted() -> pl.DataFrame:
-    """The series without a clock."""
-    return series().drop("time")
-
-
-def texts() -> pl.DataFrame:
-    """A text per row; one is empty."""
-    return pl.DataFrame({"x": ["hello there", "abracadabra", "", "what a day"]})
-
-
-def chords() -> pl.DataFrame:
-    """A list of sets of notes per row."""
-    rng = np.random.default_rng(5)
-    notes = ["c", "d", "e", "f"]
-    steps = [9, 6, 11]
-    lists = [[[n for n in notes if rng.random() < 0.4] for _ in range(s)] for s in steps]
-    return pl.DataFrame({"x": pl.Series(lists, dtype=pl.List(pl.List(pl.String)))})
-
-
-@cache
-def beside() -> pl.DataFrame:
-    """Examples of two sequences with clocks of their own; some lack the second one."""
-    rng = np.random.default_rng(6)
-    lists = [rng.normal(size=steps).tolist() for steps in (5, 9, 1, 7)]
-    notes = ["all well", None, "", "not well"]
-    return pl.DataFrame({"x": lists, "note": notes, "kind": ["up", "down", "up", "down"]})
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -295,13 +251,49 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
         ),
         series,
     ),
+    "forecast-counts": (
+        _spec(
+            TIMED,
+            CLOCK,
+            {"sold": {**FORECAST, "distribution": "negative_binomial", "conformal": True}},
+        ),
+        series,
+    ),
+    "forecast-heavy-tails": (
+        _spec(TIMED, CLOCK, {"v*": {**FORECAST, "distribution": "student_t", "conformal": True}}),
+        lambda: series(gaps=True, late=True),
+    ),
     "classify": (_spec(KEYED, MIXED, {"kind": {"task": "classify"}}), keyed),
     "regress-end": (_spec(KEYED, NUMBERS, {"amount": {"task": "regress"}}), keyed),
     "regress-every": (_spec(TIMED, MIXED, {"level": {"task": "regress", "at": "every"}}), keyed),
     "tag": (_spec(TIMED, NUMBERS, {"state": {"task": "tag"}}), keyed),
+    "classify-recordings": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "audio", "rate": 8000, "size": 5}},
+            {"kind": {"task": "classify"}},
+        ),
+        recordings,
+    ),
     "next-characters": (
         _spec(EXAMPLES, {"x": {"kind": "text"}}, {"x": {"task": "next"}}),
         texts,
+    ),
+    "next-words": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "text", "unit": "word", "lower": True}},
+            {"x": {"task": "next"}},
+        ),
+        sentences,
+    ),
+    "next-bytes": (
+        _spec(EXAMPLES, {"x": {"kind": "text", "unit": "byte"}}, {"x": {"task": "next"}}),
+        texts,
+    ),
+    "transcribe": (
+        _spec(EXAMPLES, {"x": {"kind": "number"}}, {"y": {"task": "transcribe"}}),
+        marks,
     ),
     "next-many-hot": (
         _spec(EXAMPLES, {"x": {"kind": "many_hot"}}, {"x": {"task": "next"}}),
@@ -309,11 +301,65 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], pl.DataFrame]]] = {
     ),
 }
 
+CLASSES = {"task": "classify"}
 APART = {"x": {"kind": "number"}, "note": {"kind": "text", "role": "apart"}}
 BOTH_APART = {**APART, "x": {"kind": "number", "role": "apart"}}
+DRIFTING = {"[xz]": {"kind": "number", "limit": 3.0, "differences": True}, **CLOCK}
+LABELS = {"task": "tag", "labels": "many", "weights": "balanced", "calibrate": True}
+WEIGHED = {"task": "classify", "weights": {"good": 0.5}}
 KINDS |= {
+    "classify-weighted": (_spec(KEYED, NUMBERS, {"kind": WEIGHED}), keyed),
+    "classify-labels": (
+        _spec(KEYED, NUMBERS, {"labels": {"task": "classify", "labels": "many"}}),
+        labelled,
+    ),
+    "anomaly-numbers": (_spec(TIMED, DRIFTING, {"[xz]": {"task": "anomaly", "hold": 3}}), keyed),
+    "anomaly-elements": (
+        _spec(EXAMPLES, {"x": {"kind": "text"}}, {"x": {"task": "anomaly", "smooth": 2}}),
+        texts,
+    ),
+    "tag-labels": (_spec(TIMED, NUMBERS, {"is_*": LABELS}), labelled),
+}
+KINDS |= {
+    "tag-samples": (
+        _spec(TIMED, {**NUMBERS, "burst": {"kind": "samples"}}, {"state": {"task": "tag"}}),
+        keyed,
+    ),
     "classify-apart": (_spec(EXAMPLES, APART, {"kind": {"task": "classify"}}), beside),
     "classify-all-apart": (_spec(EXAMPLES, BOTH_APART, {"kind": {"task": "classify"}}), beside),
+}
+
+WRITING = {"size": 4, "hidden": 6, "beam": 3}
+KINDS |= {
+    "translate": (
+        _spec(EXAMPLES, {"x": {"kind": "text"}}, {"y": {"task": "translate", **WRITING}}),
+        tales,
+    ),
+    "summarise": (
+        _spec(
+            EXAMPLES,
+            {"x": {"kind": "text"}},
+            {"y": {"task": "summarise", "unit": "character", "copying": "x", **WRITING}},
+        ),
+        tales,
+    ),
+}
+
+
+DRIFT = {"x": {"kind": "vector", "maps": [1, 4, 6], "patch": 2}}
+STILL = {"still": {"kind": "image", "colors": "gray", "role": "static", "features": 5}}
+AHEAD = {"task": "next_frame", "horizon": HORIZON, "after": 2}
+KINDS |= {
+    "next-frame": (_spec(EXAMPLES, DRIFT, {"x": AHEAD}), pictures),
+    "classify-maps": (_spec(EXAMPLES, {**DRIFT, **STILL}, {"kind": CLASSES}), pictures),
+    "classify-vectors": (
+        _spec(EXAMPLES, {"x": {"kind": "vector"}, **STILL}, {"kind": CLASSES}),
+        pictures,
+    ),
+    "classify-video": (
+        _spec(EXAMPLES, {"x": {"kind": "video", "size": 4, "features": 3}}, {"kind": CLASSES}),
+        videos,
+    ),
 }
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -328,6 +374,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 ELMAN = {"elman": {"cell": "elman", "dropout": 0.0}}
+AFTER_EFFECTS = {"after-effects": {"decoder": "recurrent", "skip": "seasonal"}}
 ENDS = {
     "mean": {"pool": "mean"},
     "both": {"pool": "both", "layers": 2},
@@ -348,6 +395,10 @@ JOINS = {
     "gated": {"join": "gated", "input_dropout": 0.4},
     "attention": {"join": "attention"},
 }
+MAPS = {
+    "conv-lstm": {"cell": {"conv_lstm": {"kernel": 3}}, "hidden": 3},
+    "conv-gru": {"layers": [{"conv_gru": {"hidden": 3}}, "conv_rnn"], "dropout": 0.2},
+}
 BACKWARD = {"bidirectional": {"bidirectional": True, "layers": 2, "dropout": 0.3}}
 
 
@@ -362,14 +413,32 @@ def _row(kind: str, variant: str, model: Mapping[str, Any]) -> Row:
 
 
 def _variants(kind: str) -> dict[str, dict[str, Any]]:
+    if kind == "forecast-known-ahead":
+        return {**MODELS, **AFTER_EFFECTS}
+    if kind in ("forecast-counts", "forecast-heavy-tails"):
+        return {"plain": {}}
+    if kind == "forecast-many-series":
+        return {**MODELS, "adaptive": {"skip": "adaptive"}}
+    if kind == "forecast-with-gaps":
+        return {**MODELS, "members": {"members": 2, "skip": "seasonal"}}
     if kind.startswith("forecast"):
         return MODELS
     if kind.endswith("apart"):
         return JOINS
+    if kind in ("translate", "summarise"):
+        return {"plain": {}, **BACKWARD}
+    if kind in ("next-frame", "classify-maps"):
+        return MAPS
+    if kind in ("tag-samples", "classify-vectors", "classify-video"):
+        return {"plain": {}}
     if kind == "regress-every":
         return {**MODELS, **BACKWARD, **LAYERS}
+    if kind in ("classify-weighted", "classify-labels", "tag-labels", "anomaly-elements"):
+        return {"plain": {}}
     if kind in ("classify", "regress-end"):
         return {**MODELS, **ENDS}
+    if kind in ("next-words", "next-bytes"):
+        return {"plain": {}}
     return {**MODELS, **BACKWARD, **ELMAN} if kind == "tag" else {**MODELS, **BACKWARD}
 
 

@@ -242,7 +242,7 @@ COLUMNS: list[tuple[dict[str, Any], str]] = [
     (
         spec({"x0": NUMBER}, {"y*": {"task": "classify"}}),
         "outputs.y*.task: expected one column for task classify, got y0, y1; "
-        "declare each column on its own",
+        "declare each column on its own, or labels: many",
     ),
     (
         spec({"x0": {"kind": "text"}}, {"y0": REGRESS}),
@@ -325,7 +325,8 @@ def test_unequal_lengths_are_an_error_that_names_the_row() -> None:
     raw = examples({"x": {"kind": "number"}, "z": {"kind": "number"}})
     assert message(frame, raw) == (
         "frame: row 2: expected 2 steps in 'z', as in 'x', got 1; "
-        "give every per-step column of an example the same length"
+        "give every per-step column of an example the same length, "
+        "or declare one of the two as `role: apart`"
     )
 
 
@@ -336,10 +337,12 @@ def test_a_cell_that_is_no_sequence_is_an_error() -> None:
         "frame: column 'z': expected a list or a text in every cell (rows are examples), "
         "got Float64; declare `role: static`, or `data: {rows: steps}`"
     )
+
+
+def test_an_example_without_inputs_by_step_is_one_step() -> None:
+    frame = pl.DataFrame({"z": [1.0, 2.0], "y": [1.0, 2.0]})
     static = examples({"z": {"kind": "number", "role": "static"}})
-    assert message(frame, static) == (
-        "frame: expected at least one per-step input, got none; declare an input with `role: step`"
-    )
+    assert made(frame, static).lengths.tolist() == [1, 1]
 
 
 TIMED = {

@@ -435,8 +435,8 @@ def test_autocast_keeps_the_state_in_float32(option: bool) -> None:
         (
             lambda: GRU(I, H, init="zeros"),
             SpecError,
-            "init: expected orthogonal | xavier | uniform | identity, got zeros; "
-            "give one of these names, or an Init such as chrono(max_steps)",
+            "init: expected orthogonal | xavier | uniform | identity | chrono(max_steps), "
+            "got zeros; give one of these names, or an Init such as chrono(max_steps)",
         ),
         (
             lambda: chrono(2),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from catalogue_data import sequences
+from catalogue_kinds import sequences
 
 from segue.clock import Clock, changes, typical_step
 from segue.fields.timestamp import seconds

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from segue.run import declare
+
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 SAID = {
     "classify_sequences": r"shape  ┆ model    ┆ 0\.9",
@@ -18,12 +20,18 @@ SAID = {
     "live_many_sessions": r"restored: \('new3', 'new5', 'new8'\)",
     "textbook_arrays": r"\[-0\.26 -0\.2",
     "textbook_torch": r"squared error after 100 epochs: 0\.00",
+    "translate_dates": "0 2021-03-30\n1 1998-08-17",
 }
 """What the output of each example matches."""
 
 
 def test_every_example_is_run() -> None:
     assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(SAID)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_declaration_is_one(path: Path) -> None:
+    assert declare(path).outputs
 
 
 @pytest.mark.parametrize("name", SAID)

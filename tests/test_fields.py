@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_data import FIELDS, LENGTHS, STEPS, FieldRow
+from catalogue_kinds import FIELDS, LENGTHS, STEPS, FieldRow
 from torch import Tensor
 
 from segue.data.read import read
@@ -120,7 +120,7 @@ def test_features_are_as_many_as_said_and_finite(row: FieldRow) -> None:
     x, times, elapsed = batch(row, field)
     encoder = field.encoder()
     features, _ = unrolled(encoder, x, times, elapsed, encoder.initial_state(x.batch))
-    assert features.shape == (STEPS, encoder.features)
+    assert features.shape == (STEPS, encoder.features, *encoder.size)
     assert features.dtype == torch.float32
     assert features.isfinite().all()
 
@@ -489,3 +489,29 @@ def test_vocabularies_are_those_of_the_training_rows(kind: str, train: Any, othe
         trained, _, _ = prepare(table, declare(spec))
         found.append((trained.fields["x"].fitted(), trained.tasks["x"].fitted()))
     assert found[0] == found[1]
+
+
+# Numbers that drift -------------------------------------------------------------------------------
+
+
+def test_a_limit_squeezes_what_is_far_and_leaves_what_is_near() -> None:
+    options = {"kind": "number", "scale": "none", "limit": 2.0}
+    field = KINDS["number"]("x", ("x",), KINDS["number"].Spec.model_validate(options))
+    frame = pl.DataFrame({"x": [0.01, -2.0, 1e6, None]})
+    field.fit(frame)
+    found = field.encode(frame, "rows")[:, 0]
+    assert found[:3].tolist() == pytest.approx([0.01, 2 * np.tanh(-1), 2.0], rel=1e-4)
+    assert found[3].isnan()
+
+
+def test_differences_are_changes_in_units_of_the_usual_change() -> None:
+    options = {"kind": "number", "scale": "none", "differences": True}
+    field = KINDS["number"]("x", ("x",), KINDS["number"].Spec.model_validate(options))
+    field.fit(pl.DataFrame({"x": [0.0, 1.0, 4.0]}))
+    encoder = field.encoder()
+    frame = pl.DataFrame({"x": [5.0, 9.0, None, 9.0, 8.0, 1.0, 2.0]})
+    steps = Ragged(field.encode(frame, "rows"), torch.tensor([5, 0, 2]))
+    times = torch.zeros(7, dtype=torch.float64)
+    found, _ = encoder.unroll(steps, times, times, encoder.initial_state(3))
+    # The mean change of the training rows is 2; nothing stands before the first of a sequence.
+    assert found[:, -1].tolist() == [0.0, 2.0, 0.0, 0.0, -0.5, 0.0, 0.5]

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_models import ROWS, Row, keyed, row_named
+from catalogue_models import ROWS, Row, row_named
+from model_data import keyed
 from torch import Tensor
 
 import segue

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from catalogue_models import HORIZON, KEYS, hold_equal, row_named
+from catalogue_models import HORIZON, hold_equal, row_named
+from model_data import KEYS
 
 import segue
 from segue.errors import DataError
@@ -145,10 +146,12 @@ def test_a_missing_future_is_refused() -> None:
         "ahead: expected the future of heat, sale, got none; give a table with 3 rows per sequence"
     )
     assert refused(KNOWN.run.predict, past, future.drop("sale")) == (
-        "ahead: expected a column 'sale', got the columns key, time, v0, v1, heat, site; add it"
+        "ahead: expected a column 'sale', got the columns key, time, v0, v1, heat, sold, "
+        "site; add it"
     )
     assert refused(KNOWN.run.predict, past, future.drop("time")) == (
-        "ahead: expected a column 'time', got the columns key, v0, v1, heat, sale, site; add it"
+        "ahead: expected a column 'time', got the columns key, v0, v1, heat, sold, sale, "
+        "site; add it"
     )
     short = future.filter((pl.col("key") != "b") | (pl.col("time") < FUTURE[14]))
     assert refused(KNOWN.run.predict, past, short) == (

@@ -27,7 +27,9 @@ T1:2020-11-01 00-00-00:north:1,2,?
 T2:2021-01-01 00-00-00:south:4
 """
 FRAME = pl.DataFrame({"x": [1.0, None], "s": ["a", "bc"], "v": [["p"], None]})
-SUFFIXES = ".csv .tsv .txt .jsonl .ndjson .json .ts .tsf .parquet .arrow .feather .ipc"
+SUFFIXES = (
+    ".csv .tsv .txt .jsonl .ndjson .json .ts .tsf .parquet .arrow .feather .ipc .wav .flac .ogg"
+)
 TS_HEAD = "@univariate false\n@classLabel true a b\n"
 CHECK = "check that the right file was given"
 MIXED = "correct such cells, add the marker to `missing`, or name the column in `text_columns`"

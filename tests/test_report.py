@@ -121,6 +121,21 @@ CASES: dict[str, Case] = {
         },
         steps,
     ),
+    "tag with labels": (
+        {**BY_KEY, "inputs": INPUTS, "outputs": {"is*": {"task": "tag", "labels": "many"}}},
+        lambda: steps().with_columns(
+            pl.col("level").str.contains(str(code)).cast(int).alias(f"is<i>{code}")
+            for code in (0, 1)
+        ),
+    ),
+    "anomalies": (
+        {
+            **BY_KEY,
+            "inputs": {NASTY: INPUTS[NASTY]},
+            "outputs": {NASTY: {"task": "anomaly", "labels": "odd"}},
+        },
+        lambda: steps().with_columns(odd=pl.col("level").str.contains("2").cast(int)),
+    ),
     "tag with many classes": (
         {**BY_KEY, "inputs": INPUTS, "outputs": {"level": {"task": "tag"}}},
         lambda: steps(classes=50, length=200),
@@ -151,12 +166,14 @@ CASES: dict[str, Case] = {
     ),
 }
 
-PARTS = {
+PARTS = {  # of tasks, and of many labels
     "forecast": ["Forecasts and what came", "How far off, how far ahead"],
     "classify": ["What is taken for what", "By class", "How sure, how right"],
     "tag": ["What is taken for what", "By class", "Step by step", "How sure, how right"],
     "regress": ["Truth and answer"],
     "next": [],
+    "many": ["By label", "How sure, how right"],
+    "anomaly": ["Around the highest score", "The highest scores", "At every threshold"],
 }
 
 
@@ -234,12 +251,13 @@ def test_names_of_the_user_never_become_markup(run: Run) -> None:
 
 def test_every_section_is_there(run: Run) -> None:
     page = Page(page_of(run))
-    tasks = {name: spec.task for name, spec in run.declaration.outputs.items()}
-    answers = [f"Answers: {name}" for name in tasks]
+    outputs = run.declaration.outputs
+    answers = [f"Answers: {name}" for name in outputs]
     sections = ["Data", "Scores", "Learning", *answers, "Calling the model", "Declaration"]
     assert [heading for heading in page.headings if heading in sections] == sections
-    for task in tasks.values():
-        assert set(PARTS[task]) <= set(page.headings)
+    for spec in outputs.values():
+        parts = PARTS["many" if getattr(spec, "labels", "") == "many" else spec.task]
+        assert set(parts) <= set(page.headings)
     assert run.declaration.to_yaml() in page.text
     assert page.figures
     for answer in ("model", *next(iter(run.evaluation.scores.values())).baselines):  # type: ignore[union-attr]

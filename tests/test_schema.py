@@ -54,6 +54,8 @@ FULL = {
         "key": "no",
         "time": "2026",
         "sort": True,
+        "events": {"name": "what", "value": "how much"},
+        "clocks": "apart",
         "split": {"by": "time", "train": 0.6, "valid": 24, "test": 0},
         "lines": False,
         "separator": ";",
@@ -93,6 +95,9 @@ FULL = {
         "pool": "both",
         "segment": 4,
         "lookback": 9,
+        "skip": "seasonal",
+        "members": 2,
+        "decoder": "recurrent",
     },
     "training": {
         "epochs": 5,
@@ -190,8 +195,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(data={"rows": "steps", "xyz": 1}),
-        "declaration: data.xyz: expected one of rows, key, time, sort, split, lines, separator, "
-        "header, columns, encoding, missing, text_columns, got 'xyz'; "
+        "declaration: data.xyz: expected one of rows, key, time, sort, events, clocks, split, "
+        "lines, separator, header, columns, encoding, missing, text_columns, got 'xyz'; "
         "remove it or use one of these",
     ),
     (
@@ -291,7 +296,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": "numbr"}}),
-        "declaration: inputs.x.kind: expected one of number, timestamp, text, many_hot, category, "
+        f"declaration: inputs.x.kind: expected one of {', '.join(KINDS)}, "
         "got 'numbr'; did you mean 'number'?",
     ),
     (
@@ -301,13 +306,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         plain(inputs={"x": {"kind": ["number"]}}),
-        "declaration: inputs.x.kind: expected one of number, timestamp, text, many_hot, category, "
+        f"declaration: inputs.x.kind: expected one of {', '.join(KINDS)}, "
         "got ['number']; did you mean 'number'?",
     ),
     (
         plain(inputs={"x": {"kind": "number", "scael": "none"}}),
-        "declaration: inputs.x.scael: expected one of kind, role, scale, got 'scael'; "
-        "did you mean 'scale'?",
+        "declaration: inputs.x.scael: expected one of kind, role, scale, limit, differences, "
+        "got 'scael'; did you mean 'scale'?",
     ),
     (
         plain(inputs={"x": {"kind": "text", "role": "static"}}),

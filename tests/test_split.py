@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from catalogue_data import sequences
+from catalogue_kinds import sequences
 
 from segue.data.order import permutation
 from segue.data.read import read

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from catalogue_data import sequences
+from catalogue_kinds import sequences
 
 from segue.data.order import draws, permutation
 from segue.data.store import Pieces, Store, batches, tiles, without

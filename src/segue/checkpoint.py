@@ -130,6 +130,7 @@ def _rebuilt(declaration: Declaration, body: dict[str, Any], weights: bytes) -> 
         columns, fitted = body["tasks"][name]
         tasks[name] = TASKS[output.task](name, tuple(columns), output)
         tasks[name].restore(fitted)
+        tasks[name].use(fields)
     # The first weights are drawn at random; that shall not be noticed outside.
     with torch.random.fork_rng(devices=()):
         clock = Clock(**body["clock"])

@@ -24,6 +24,9 @@ WRONG_INPUT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 """Exit codes besides 0; the last two as a shell gives them for SIGINT and SIGPIPE."""
 
 
+_TABLES = "several are tables of the same keys"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, or 2 after one line about what is wrong."""
     options = parser().parse_args(arguments)
@@ -58,14 +61,16 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     look = _command(commands, "look", _look, "infer and print the declaration and a data check")
-    look.add_argument("data", metavar="DATA")
+    look.add_argument("data", metavar="DATA", nargs="+", help=_TABLES)
     _add_target(look)
     look.add_argument("--save", metavar="SPEC.yaml", type=Path, help="write the declaration here")
     _add_overwrite(look)
 
     train = _command(commands, "train", _train, "learn, score beside naive answers, write a run")
     train.add_argument("source", metavar="SPEC|DATA", help="a declaration (.yaml), or the data")
-    train.add_argument("data", metavar="DATA", nargs="?", help="the data, after a declaration")
+    train.add_argument(
+        "data", metavar="DATA", nargs="*", help=f"the data, after a declaration; {_TABLES}"
+    )
     _add_target(train)
     change = "change the declaration, e.g. training.epochs=20; may be repeated"
     train.add_argument(
@@ -77,11 +82,11 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = _command(commands, "evaluate", _evaluate, "scores, those of naive answers beside")
     evaluate.add_argument("run", metavar="RUN")
-    evaluate.add_argument("data", metavar="DATA")
+    evaluate.add_argument("data", metavar="DATA", nargs="+", help=_TABLES)
 
     predict = _command(commands, "predict", _predict, "predictions as a table")
     predict.add_argument("run", metavar="RUN")
-    predict.add_argument("data", metavar="DATA")
+    predict.add_argument("data", metavar="DATA", nargs="+", help=_TABLES)
     out = "csv, parquet or jsonl by its suffix (default: csv to the terminal)"
     predict.add_argument("-o", "--output", metavar="FILE", type=Path, help=out)
     ahead = "the future of the inputs that are declared as known ahead"
@@ -111,7 +116,7 @@ def _command(commands: Any, name: str, call: Any, text: str) -> argparse.Argumen
 def _add_target(command: argparse.ArgumentParser) -> None:
     command.add_argument("--target", metavar="COLUMN", help="what to learn; a pattern for several")
     command.add_argument("--horizon", metavar="N", type=_positive, help="forecast N steps ahead")
-    tasks = "classify, regress, tag, forecast or next"
+    tasks = "classify, regress, tag, forecast, next or anomaly"
     command.add_argument("--task", metavar="TASK", help=tasks)
 
 
@@ -134,11 +139,13 @@ def _look(options: argparse.Namespace) -> int:
 
     if options.save is not None:
         refuse_taken(options.save, overwrite=options.overwrite)
-    found = inspect(options.data, target=options.target, horizon=options.horizon, task=options.task)
+    found = inspect(
+        _tables(options.data), target=options.target, horizon=options.horizon, task=options.task
+    )
     print(found, end="")
     if options.save is not None:
         write_bytes(str(found).encode(), options.save, overwrite=options.overwrite)
-        print(f"\n# written; go on with: segue train {options.save} {options.data}")
+        print(f"\n# written; go on with: segue train {options.save} {' '.join(options.data)}")
     return 0
 
 
@@ -153,7 +160,7 @@ def _train(options: argparse.Namespace) -> int:
     refuse_taken(folder, overwrite=options.overwrite)
     if _is_spec(options.source):
         declaration = _changed(_declared(options), options.set)
-        table = read(options.data, read_options(declaration))
+        table = read(_tables(options.data), read_options(declaration))
     else:
         table = read(_only_data(options))
         found = look(table, options.target, options.horizon, options.task)
@@ -173,7 +180,7 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from segue import run, terminal
 
-    print(terminal.score_text(run.load(options.run).evaluate(options.data)))
+    print(terminal.score_text(run.load(options.run).evaluate(_tables(options.data))))
     return 0
 
 
@@ -183,7 +190,9 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.output is not None:
         refuse(options.output, overwrite=options.overwrite)
-    frame = run.load(options.run).predict(options.data, options.ahead)
+    frame, remarks = run.load(options.run).predicted(_tables(options.data), options.ahead)
+    for remark in remarks:
+        print(f"segue: {remark}", file=sys.stderr)
     if options.output is None:
         print(csv(frame).decode(), end="")
     else:
@@ -236,7 +245,7 @@ def _declared(options: argparse.Namespace) -> Declaration:
     """The declaration of ``train SPEC DATA``."""
     from segue.run import declare
 
-    if options.data is None:
+    if not options.data:
         fix = f"say: segue train {options.source} DATA"
         raise SpecError("segue train", "the data after the declaration", "none", fix)
     for name in ("target", "horizon", "task"):
@@ -248,9 +257,21 @@ def _declared(options: argparse.Namespace) -> Declaration:
     return declare(options.source)
 
 
+def _tables(paths: Sequence[str]) -> str | dict[str, str]:
+    """The data: one source, or several tables by name."""
+    if len(paths) == 1:
+        return paths[0]
+    named = {Path(path).stem: path for path in paths}
+    if len(named) < len(paths):
+        names = [Path(path).stem for path in paths]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SpecError("DATA", "tables of different names", f"{twice!r} twice", "rename one")
+    return named
+
+
 def _only_data(options: argparse.Namespace) -> str:
     """The data of ``train DATA``."""
-    if options.data is not None:
+    if options.data:
         fix = "say: segue train SPEC.yaml DATA, or segue train DATA"
         raise SpecError("segue train", "a declaration before the data", options.source, fix)
     return str(options.source)

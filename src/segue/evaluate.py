@@ -14,7 +14,7 @@ from segue.data.read import Table
 from segue.data.split import split
 from segue.errors import DataError
 from segue.sequences import Part, Sequences
-from segue.tasks import Metrics
+from segue.tasks import Metrics, Task
 from segue.trained import Trained
 
 
@@ -59,6 +59,7 @@ class Evaluation:
         scores: by output.
         outputs, targets: raw, by output; what the report draws from.
         part, sequences: where they come from.
+        remarks: lines on what was left out or is unknown.
     """
 
     scope: str
@@ -68,6 +69,7 @@ class Evaluation:
     targets: dict[str, Any]
     part: Part
     sequences: Sequences
+    remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Evaluation of {self.count} predictions on {self.scope}>\n{self.frame()}"
@@ -104,7 +106,7 @@ def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | No
     scored = np.flatnonzero(stop > first)
     if not len(scored):
         expected = "something to score"
-        if trained.forecasts:
+        if trained.horizon:
             expected = f"sequences longer than the horizon ({trained.horizon})"
         got = f"{part.steps} steps in {part.count} sequences"
         raise DataError(table.origin, expected, got, "give more data")
@@ -118,13 +120,23 @@ def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | No
             task=trained.declaration.outputs[name].task,
             main=task.main,
             lower_is_better=task.lower_is_better,
-            metrics=task.metrics(outputs[name], targets[name]),
+            metrics=_metrics(task, outputs[name], targets[name], stop - first),
             baselines=task.baselines(sequences, part),
         )
         for name, task in trained.tasks.items()
     }
-    count = max(len(output) for output in outputs.values())
-    return Evaluation(scope, count, scores, outputs, targets, part, sequences)
+    count = max(_count(task, outputs[name], part) for name, task in trained.tasks.items())
+    remarks = (*sequences.left_out, *store.remarks(part))
+    return Evaluation(scope, count, scores, outputs, targets, part, sequences, remarks)
+
+
+def _count(task: Task, output: Tensor, part: Part) -> int:
+    return part.count if task.whole else len(output)
+
+
+def _metrics(task: Task, output: Tensor, target: Any, lengths: NDArray[np.int64]) -> Metrics:
+    found = task.metrics(output, target)
+    return {**found, **task.metrics_of_sequences(output, target, lengths)} if task.every else found
 
 
 def _need_targets(trained: Trained, table: Table) -> None:
@@ -148,7 +160,7 @@ def _scope(
                 return parts[name], scope
         scope = "the training data themselves: no part was held out, so this says little"
         return Part.whole(sequences), scope
-    if trained.forecasts and until is not None and sequences.has_time:
+    if trained.horizon and until is not None and sequences.has_time:
         start = _steps_until(sequences, until)
         if (start > 0).any() and (start < sequences.lengths).any():
             rows = np.flatnonzero(start < sequences.lengths)

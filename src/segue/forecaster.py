@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from segue import ops
 from segue.cells import Cell
-from segue.layers import Linear, unroll
-from segue.layers.compiled import Place, emit, emit_linear
+from segue.layers import unroll
+from segue.layers.compiled import NoForm, Place, emit
+from segue.member import Member
 from segue.ops import State
 from segue.ops.program import Program, Slot
 from segue.ragged import Ragged
+from segue.tasks import Forecast
+from segue.tasks.distributions import Quantiles
 
 
 class ForecasterState(NamedTuple):
@@ -24,15 +28,17 @@ class ForecasterState(NamedTuple):
             before it.
         seen: whether the last k of them were observed, ``[P, C, k]``.
         gap: steps since a value was observed, ``[P, C]``; infinite while none ever was.
+        age: steps since the first value, itself counted, ``[P, C]``; 0 while there is none.
         taken: steps taken, int64 ``[P]``; step n belongs to chain n mod k.
-        hidden: the state of every chain; leaves are ``[P, C * k, ...]``.
+        hidden: the state of every chain of every member; leaves are ``[P, C * k, ...]``.
     """
 
     ring: Tensor
     seen: Tensor
     gap: Tensor
+    age: Tensor
     taken: Tensor
-    hidden: State
+    hidden: tuple[State, ...]
 
 
 class Forecaster(nn.Module):
@@ -43,15 +49,27 @@ class Forecaster(nn.Module):
     them runs k times slower than the series (a dilated recurrence: Chang et al., 2017,
     arXiv:1710.02224). With the last observed value a and the ring of the last L values::
 
-        s = mean |ring - mean(ring)| + 1e-3 mean |ring| + 1e-6
+        v = 1 - min(n, L) / L
+        s = mean |ring - mean(ring)| + v max(r mean |ring|, m) + 1e-3 mean |ring| + 1e-6
         z = (ring - a) / s
-        u = [z_{L-k+1..L}, (a - ring_{L-k}) / s, features]
+        u = [z_{L-k+1..L}, (a - ring_{L-k}) / s, v, features]
         h_t = cell(u, h_{t-k})
-        y_{t+1..t+S} = a + s (V h_t + W z + b + g(h_t, ahead_{t+1..t+S}))
+        c_{t+1..t+S} = V h_t + W z + b + g(h_t, ahead_{t+1..t+S})
+
+    and what is said of the values to come follows from c, a and s (`segue.tasks.distributions`);
+    of quantiles it is ``a + s c``. For counts a is 0 and s is ``1 + mean |ring|``: they are scaled
+    and not shifted.
+
+    v is not 0 in the first L steps of a series, whose own n values tell little of its scale: r is
+    the usual spread of the training series in units of their level, and m the least spread of any.
 
     W starts at zero: a linear autoregression beside the recurrence (Lai et al., 2018,
-    arXiv:1703.07015). g is there where inputs are known ahead:
-    ``g(h, e) = R tanh(P h + p + Q e) + r`` for the inputs e known for the step ahead.
+    arXiv:1703.07015); see `segue.member` for one that is shared along the season, and for g, which
+    is there where inputs are known ahead.
+
+    There may be several members, each a cell with V, W, b and g of its own, which learn side by
+    side, each by its own loss; c is then their mean. Networks that differ in nothing but their
+    first weights err differently, so their mean errs less (Hansen and Salamon 1990).
 
     A missing value stands in the ring as the last one observed. Where series have gaps, z is 0 in
     u where the value is missing, and u ends with k flags (1: observed) and ``log(1 + gap)``, the
@@ -59,50 +77,58 @@ class Forecaster(nn.Module):
     throughout; until then the forecast is NaN.
 
     Args:
-        cell: the law of memory, over `Forecaster.inputs` inputs.
+        cells: the law of memory of each member, over `Forecaster.inputs` inputs.
+        task: fitted; says horizon S, distribution, season, gaps, and r and m of each column.
         features: F, other features per step.
         ahead: K, features known ahead per step.
-        horizon, outputs: S and Q.
         segment, lookback: k and L, which is at least k + 1.
-        gaps: whether series may have missing values.
+        skip: W is a ``full`` matrix, ``seasonal``, or ``adaptive``.
+        decoder: g takes each step ahead alone (``step``) or one after the other (``recurrent``).
     """
-
-    HIDDEN_AHEAD = 16
 
     def __init__(
         self,
-        cell: Cell,
+        cells: Sequence[Cell],
+        task: Forecast,
         *,
         features: int,
         ahead: int,
-        horizon: int,
-        outputs: int,
         segment: int,
         lookback: int,
-        gaps: bool,
+        skip: Literal["full", "seasonal", "adaptive"] = "full",
+        decoder: Literal["step", "recurrent"] = "step",
     ) -> None:
         super().__init__()
-        assert lookback > segment and cell.inputs == self.inputs(segment, features, gaps)
-        self.cell, self.segment, self.lookback, self.gaps = cell, segment, lookback, gaps
-        self.horizon, self.outputs = horizon, outputs
-        self.head = Linear(cell.outputs, horizon * outputs)
-        self.skip = Linear(lookback, horizon * outputs, bias=False)
-        self.known = Known(cell.outputs, ahead, outputs, self.HIDDEN_AHEAD) if ahead else None
-        with torch.no_grad():
-            self.head.weight.mul_(0.1)
-            self.head.bias.zero_()
-            self.skip.weight.zero_()
+        inputs = self.inputs(segment, features, task.gaps)
+        assert lookback > segment and all(cell.inputs == inputs for cell in cells)
+        self.segment, self.lookback, self.gaps = segment, lookback, task.gaps
+        self.horizon, self.distribution = task.horizon, task.distribution
+        self.members = nn.ModuleList(
+            Member(cell, task, ahead=ahead, lookback=lookback, skip=skip, decoder=decoder)
+            for cell in cells
+        )
+        # What the fitted task says is saved with the task.
+        self.typical: Tensor
+        typical = torch.tensor(task.typical, dtype=torch.float64)
+        self.register_buffer("typical", typical, persistent=False)
+        self.calibrated: Tensor
+        shift = torch.tensor(task.shift, dtype=torch.float64)
+        self.register_buffer("calibrated", shift, persistent=False)
+
+    def _members(self) -> Iterator[Member]:
+        for member in self.members:
+            assert isinstance(member, Member)
+            yield member
 
     @staticmethod
     def inputs(segment: int, features: int, gaps: bool) -> int:
         """I, the inputs that the cell must take."""
-        return segment + 1 + features + (segment + 1 if gaps else 0)
+        return segment + 2 + features + (segment + 1 if gaps else 0)
 
     @property
     def numbers_per_step(self) -> int:
         """About how many numbers a step of one series makes; for bounds on memory."""
-        units = self.outputs if self.known is None else self.HIDDEN_AHEAD
-        return 3 * self.lookback + 2 * self.horizon * units + 8 * self.cell.outputs
+        return 3 * self.lookback + sum(member.numbers_per_step for member in self._members())
 
     def initial_state(self, batch: int, series: int) -> ForecasterState:
         """Nothing seen yet, of P = `batch` sequences of C = `series` series."""
@@ -111,13 +137,17 @@ class Forecaster(nn.Module):
             ring=torch.zeros(batch, series, self.lookback, dtype=torch.float64),
             seen=torch.zeros(batch, series, self.segment),
             gap=torch.full((batch, series), torch.inf, dtype=torch.float64),
+            age=torch.zeros(batch, series, dtype=torch.float64),
             taken=torch.zeros(batch, dtype=torch.int64),
-            hidden=_nested(self.cell.initial_state(batch * chains), batch, chains),
+            hidden=tuple(
+                _nested(member.cell.initial_state(batch * chains), batch, chains)
+                for member in self._members()
+            ),
         )
 
     def unroll(
         self, values: Ragged, features: Tensor, at: Tensor, ahead: Tensor, state: ForecasterState
-    ) -> tuple[Tensor, ForecasterState]:
+    ) -> tuple[Tensor, Tensor, ForecasterState]:
         """Takes every step and carries the state.
 
         Args:
@@ -128,8 +158,8 @@ class Forecaster(nn.Module):
             state: of P sequences.
 
         Returns:
-            forecasts float64 ``[M, C, S, Q]`` (NaN from steps before any value was observed), and
-            the state after the last step of each sequence.
+            forecasts float64 ``[M, C, S, P]`` (NaN from steps before any value was observed), the
+            scale s ``[M, C]`` of each, and the state after the last step of each sequence.
         """
         past = _Past(values, state)
         k, series, batch = self.segment, past.series, values.batch
@@ -141,13 +171,24 @@ class Forecaster(nn.Module):
         order = chain.argsort(stable=True)
         lengths = torch.bincount(chain, minlength=batch * series * k)
         inputs = self._inputs(past, order // series, order % series, features)
-        before = ops.map_state(lambda leaf: leaf.flatten(0, 1), state.hidden)
-        hidden, after = unroll(self.cell, Ragged(inputs, lengths), before)
-        by_step = torch.empty_like(hidden.values).index_copy(0, order, hidden.values)
         wanted = (at[:, None] * series + torch.arange(series)).flatten()
-        forecast = self._forecast(past, by_step[wanted], at, ahead)
-        carried = _nested(after, batch, series * k)
-        return forecast, past.state(k, state.taken + values.lengths, carried)
+        hidden, carried = [], []
+        for member, before in zip(self._members(), state.hidden, strict=True):
+            flat = ops.map_state(lambda leaf: leaf.flatten(0, 1), before)
+            chains, after = unroll(member.cell, Ragged(inputs, lengths), flat)
+            hidden.append(torch.empty_like(chains.values).index_copy(0, order, chains.values))
+            carried.append(_nested(after, batch, series * k))
+        own = [by_step[wanted] for by_step in hidden]
+        changes, level, scale = self._changes(past, own, at, ahead)
+        # In one order, so that native sums are the same.
+        change = sum(changes[1:], start=changes[0]) / len(changes)
+        forecast = self._said(past, change, level, scale, at)
+        after_all = past.state(k, state.taken + values.lengths, tuple(carried))
+        return forecast, scale.reshape(len(at), series), after_all
+
+    def settled(self, forecast: Tensor, scale: Tensor) -> Tensor:
+        """What `unroll` gives, in the form in which it leaves the network."""
+        return self.distribution.settled(forecast, scale, self.calibrated)
 
     def windows(self, values: Ragged, features: Tensor, at: Tensor, ahead: Tensor) -> Tensor:
         """For training: one chain per series, through the steps `at` alone, from the initial state.
@@ -160,7 +201,7 @@ class Forecaster(nn.Module):
             ahead: ``[M, S, K]``.
 
         Returns:
-            forecasts float64 ``[M, C, S, Q]`` from the steps `at`.
+            forecasts of each member, float64 ``[members, M, C, S, P]``, from the steps `at`.
         """
         series = values.values.shape[1]
         past = _Past(values, self.initial_state(values.batch, series))
@@ -169,9 +210,12 @@ class Forecaster(nn.Module):
         chain = ((owner * series)[:, None] + torch.arange(series)).flatten()
         order = chain.argsort(stable=True)
         inputs = self._inputs(past, at[order // series], order % series, features)
-        hidden, _ = unroll(self.cell, Ragged(inputs, lengths))
-        by_step = torch.empty_like(hidden.values).index_copy(0, order, hidden.values)
-        return self._forecast(past, by_step, at, ahead)
+        hidden = []
+        for member in self._members():
+            chains, _ = unroll(member.cell, Ragged(inputs, lengths))
+            hidden.append(torch.empty_like(chains.values).index_copy(0, order, chains.values))
+        changes, level, scale = self._changes(past, hidden, at, ahead)
+        return torch.stack([self._said(past, one, level, scale, at) for one in changes])
 
     def emit(
         self, program: Program, values: Slot, features: Slot, at: Slot, ahead: Slot
@@ -183,80 +227,85 @@ class Forecaster(nn.Module):
             values, features, at, ahead: the slots of what `unroll` takes.
 
         Returns:
-            the slot of the forecasts, their quantiles in order, and the state with the numbers of
-            the program's in place of tensors.
+            the slot of the forecasts, `settled`, and the state with the numbers of the program's in
+            place of tensors.
 
         Raises:
             NoForm: the cell has none.
         """
+        if not isinstance(self.distribution, Quantiles):
+            raise NoForm(f"a forecast by {type(self.distribution).__name__}")
         like = self.initial_state(1, program.last_axis(values))
         numbers: list[Any] = [
             program.state(name, leaf.shape[1:], leaf.dtype)
-            for name, leaf in zip(like._fields[:4], like[:4], strict=True)
+            for name, leaf in zip(like._fields[:5], like[:5], strict=True)
         ]
-        past = program.segments(values, features, at, self.gaps, numbers)
+        past = program.segments(values, features, at, self.gaps, numbers, self.typical.tolist())
         chains = (like.ring.shape[1] * self.segment,)
-        hidden, body = emit(self.cell, Place(program, past.lengths, chains), past.inputs)
-        wanted = program.take(hidden, past.place)
-        change = program.add(
-            emit_linear(self.head, program, wanted), emit_linear(self.skip, program, past.scaled)
-        )
-        if self.known is not None:
-            known = program.tanh_of_sums(
-                emit_linear(self.known.hidden, program, wanted),
-                emit_linear(self.known.ahead, program, ahead),
-            )
-            change = program.add(change, emit_linear(self.known.out, program, known))
-        forecast = program.rescale(past, change, self.horizon)
+        at_chains = Place(program, past.lengths, chains)
+        changes, bodies = [], []
+        for member in self._members():
+            hidden, body = emit(member.cell, at_chains, past.inputs)
+            wanted = program.take(hidden, past.place)
+            changes.append(member.emit(program, wanted, past.scaled, ahead))
+            bodies.append(body)
+        change = program.mean_of(changes)
+        shift, place = self.calibrated, self.distribution.middle
+        moved = shift.flatten().tolist() if shift.any() else []
+        forecast = program.rescale(past, change, self.horizon, moved, place)
         state: Any = ForecasterState
-        return forecast, state(*numbers, body)
+        return forecast, state(*numbers, tuple(bodies))
 
     def _inputs(self, past: _Past, step: Tensor, column: Tensor, features: Tensor) -> Tensor:
         """u of the equation, ``[rows, I]``, for each (step, column)."""
-        ring, level, scale = past.rings(step, column)
+        ring, level, scale = self._scaled(past, step, column)
         k = self.segment
         recent = ((ring[:, -k - 1 :] - level) / scale).float()
-        change = -recent[:, :1]
+        change = torch.cat([-recent[:, :1], self._young(past, step, column).float()], dim=1)
         if not self.gaps:
             return torch.cat([recent[:, 1:], change, features[step]], dim=1)
         flags, gap = past.flags(step, column, k), past.gap(step, column)
-        waited = torch.where(gap.isinf(), 0.0, gap).log1p()[:, None].float()
+        # The bits of torch's log1p depend on how many elements there are.
+        waited = (1 + torch.where(gap.isinf(), 0.0, gap)).log()[:, None].float()
         return torch.cat([recent[:, 1:] * flags, change, features[step], flags, waited], dim=1)
 
-    def _forecast(self, past: _Past, hidden: Tensor, at: Tensor, ahead: Tensor) -> Tensor:
-        """y of the equation, ``[M, C, S, Q]``, from hidden states ``[M * C, H]``."""
+    def _scaled(self, past: _Past, step: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Ring ``[rows, L]``, level a ``[rows, 1]`` and scale s ``[rows, 1]``."""
+        ring = past.ring(step, column)
+        mean = ring.abs().mean(1, keepdim=True)
+        if not self.distribution.shifts:
+            return ring, torch.zeros_like(mean), 1 + mean
+        deviation = (ring - ring.mean(1, keepdim=True)).abs().mean(1, keepdim=True)
+        relative, least = self.typical[:, column, None]
+        usual = self._young(past, step, column) * torch.maximum(relative * mean, least)
+        return ring, ring[:, -1:], deviation + usual + 1e-3 * mean + 1e-6
+
+    def _young(self, past: _Past, step: Tensor, column: Tensor) -> Tensor:
+        """v of the equation, ``[rows, 1]``."""
+        age = past.age(step, column)[:, None]
+        return 1 - age.clamp(max=self.lookback) / self.lookback
+
+    def _changes(
+        self, past: _Past, hidden: Sequence[Tensor], at: Tensor, ahead: Tensor
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """c of each member ``[M * C, S, P]`` from hidden states ``[M * C, H]``; a and s
+        ``[M * C, 1]``.
+        """
         step, column = at.repeat_interleave(past.series), torch.arange(past.series).repeat(len(at))
-        ring, level, scale = past.rings(step, column)
-        change = self.head(hidden) + self.skip(((ring - level) / scale).float())
-        change = change.reshape(len(step), self.horizon, self.outputs)
-        if self.known is not None:
-            change = change + self.known(hidden, ahead)
-        forecast = level[..., None] + scale[..., None] * change.double()
+        ring, level, scale = self._scaled(past, step, column)
+        z = ((ring - level) / scale).float()
+        pairs = zip(self._members(), hidden, strict=True)
+        return [member(own, z, ahead) for member, own in pairs], level, scale
+
+    def _said(
+        self, past: _Past, change: Tensor, level: Tensor, scale: Tensor, at: Tensor
+    ) -> Tensor:
+        """What c says of the values to come, ``[M, C, S, P]``."""
+        step, column = at.repeat_interleave(past.series), torch.arange(past.series).repeat(len(at))
+        forecast = self.distribution.linked(change, level, scale)
         started = ~past.gap(step, column).isinf()
         forecast = torch.where(started[:, None, None], forecast, torch.nan)
-        return forecast.reshape(len(at), past.series, self.horizon, self.outputs)
-
-
-class Known(nn.Module):
-    """g of `Forecaster`: what the inputs known ahead add, ``R tanh(P h + p + Q e) + r``.
-
-    R and r start at zero.
-    """
-
-    def __init__(self, hidden: int, ahead: int, outputs: int, units: int) -> None:
-        super().__init__()
-        self.hidden = Linear(hidden, units)
-        self.ahead = Linear(ahead, units, bias=False)
-        self.out = Linear(units, outputs)
-        with torch.no_grad():
-            self.out.weight.zero_()
-            self.out.bias.zero_()
-
-    def forward(self, hidden: Tensor, ahead: Tensor) -> Tensor:
-        """h ``[M * C, H]`` and e ``[M, S, K]`` -> ``[M * C, S, Q]``."""
-        known = self.ahead(ahead).repeat_interleave(len(hidden) // max(1, len(ahead)), 0)
-        out: Tensor = self.out(torch.tanh(self.hidden(hidden)[:, None] + known))
-        return out
+        return forecast.reshape(len(at), past.series, *forecast.shape[1:])
 
 
 class _Past:
@@ -285,6 +334,9 @@ class _Past:
         self._values = torch.cat([ring, filled], dim=2)
         self._seen = torch.cat([before.seen, seen.float()], dim=2)
         self._gap = torch.where(latest >= 0, (time - latest).double(), waited)
+        older = before.age[..., None] + 1 + time
+        own = (time - first[..., None] + 1).clamp(min=0).double()
+        self._age = torch.where(before.age[..., None] > 0, older, own)
 
     def _window(self, table: Tensor, step: Tensor, column: Tensor, width: int) -> Tensor:
         """The `width` entries of `table` up to each (step, column): ``[rows, width]``."""
@@ -292,12 +344,9 @@ class _Past:
         start = self._times[step] + before + 1 - width
         return table.unfold(2, width, 1)[self._rows[step], column, start]
 
-    def rings(self, step: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Ring ``[rows, L]``, level a ``[rows, 1]`` and scale s ``[rows, 1]``."""
-        ring = self._window(self._values, step, column, self._before.ring.shape[2])
-        deviation = (ring - ring.mean(1, keepdim=True)).abs().mean(1, keepdim=True)
-        scale = deviation + 1e-3 * ring.abs().mean(1, keepdim=True) + 1e-6
-        return ring, ring[:, -1:], scale
+    def ring(self, step: Tensor, column: Tensor) -> Tensor:
+        """The last L values, ``[rows, L]``."""
+        return self._window(self._values, step, column, self._before.ring.shape[2])
 
     def flags(self, step: Tensor, column: Tensor, k: int) -> Tensor:
         """Which of the last k values were observed, ``[rows, k]``."""
@@ -307,15 +356,21 @@ class _Past:
         """Steps since a value was observed, ``[rows]``; infinite while none ever was."""
         return self._gap[self._rows[step], column, self._times[step]]
 
-    def state(self, k: int, taken: Tensor, hidden: State) -> ForecasterState:
+    def age(self, step: Tensor, column: Tensor) -> Tensor:
+        """Steps since the first value, itself counted, ``[rows]``."""
+        return self._age[self._rows[step], column, self._times[step]]
+
+    def state(self, k: int, taken: Tensor, hidden: tuple[State, ...]) -> ForecasterState:
         """The state after the last step of each sequence."""
         rows, columns = torch.arange(len(self._lengths))[:, None], torch.arange(self.series)
         end = self._lengths[:, None].expand(-1, self.series)
         gaps = torch.cat([self._before.gap[..., None], self._gap], dim=2)
+        ages = torch.cat([self._before.age[..., None], self._age], dim=2)
         return ForecasterState(
             ring=self._values.unfold(2, self._before.ring.shape[2], 1)[rows, columns, end],
             seen=self._seen.unfold(2, k, 1)[rows, columns, end],
             gap=gaps[rows, columns, end],
+            age=ages[rows, columns, end],
             taken=taken,
             hidden=hidden,
         )

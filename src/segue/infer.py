@@ -14,6 +14,7 @@ import polars as pl
 from segue.checkpoint import spec_kinds, spec_tasks
 from segue.clock import MONTHS, Clock, changes
 from segue.data.build import build, fields_of, match, tasks_of
+from segue.data.columns import names_files
 from segue.data.read import Table
 from segue.data.split import with_split
 from segue.errors import SpecError
@@ -29,6 +30,8 @@ KEY_NAMES = (
 CLASS_NAMES = ("label", "labels", "class", "tag", "tags")
 TARGET_NAMES = (*CLASS_NAMES, "target", "targets", "y", "output")
 TIME_NAMES = ("time", "date", "datetime", "timestamp", "year", "cycle", "step", "t")
+READING = ("next", "anomaly")
+"""Tasks whose target is an input as well."""
 CLASSES = 20
 """Whole numbers of at most so many different values may be classes."""
 
@@ -87,6 +90,8 @@ def check(table: Table, declaration: Declaration, sequences: Sequences) -> Itera
         yield f"{sizes}, {sequences.total} steps in all"
     else:
         yield f"one sequence of {sequences.total} steps"
+    if sequences.skipped:
+        yield f"left out: {sequences.skipped} rows that cannot be read"
     if data.time is not None:
         yield from _check_clock(frame, data.time, sequences)
     yield from _check_classes(frame, declaration)
@@ -173,7 +178,7 @@ def _from_steps(
         output["at"] = "every"
     inputs: dict[str, dict[str, Any]] = {}
     for column in frame.columns:
-        if column == key or (column in columns and task != "next"):
+        if column == key or (column in columns and task not in READING):
             continue
         kind = _kind(frame[column], whole=False)
         if kind is None or (column == time and kind != "timestamp"):
@@ -277,10 +282,11 @@ def _from_examples(
 ) -> dict[str, Any]:
     frame = table.frame
     lists = [c for c in frame.columns if isinstance(frame[c].dtype, pl.List)]
+    files = [c for c in frame.columns if names_files(frame[c])]
     texts = [c for c in frame.columns if frame[c].dtype == pl.String]
     # Of several texts the longest is read; the others may be labels or names.
     longest = sorted(texts, key=lambda c: -float(frame[c].str.len_chars().mean() or 0.0))[:1]  # type: ignore[arg-type]
-    sequence = lists or longest
+    sequence = [*lists, *files] or longest
     if target is None:
         hint = table.hints.get("target")
         target = str(hint) if hint else _example_target(frame, sequence, table.origin)
@@ -299,7 +305,7 @@ def _from_examples(
     key = next((c for c in frame.columns if _is_key_name(c) and frame[c].is_unique().all()), None)
     time = next((c for c in read if _values(frame[c]).dtype in (pl.Date, pl.Datetime)), None)
     inputs = {column: {"kind": _kind(frame[column], whole=True)} for column in read}
-    if task == "next":
+    if task in READING:
         inputs = {column: {"kind": _kind(frame[column], whole=True)} for column in columns}
     for column in frame.columns:
         if column not in (*sequence, *columns, "file", key):

@@ -18,13 +18,14 @@ from segue.fields import Encoder, EncoderState, Field
 from segue.fields.field import Reading
 from segue.forecaster import Forecaster, ForecasterState
 from segue.joined import Joined
-from segue.layers import Acausal, unroll
+from segue.layers import Acausal, Linear, unroll
 from segue.layers.compiled import NoForm, Place, emit, emit_linear
 from segue.ops import State
 from segue.ops.program import NOWHERE, Program, Slot
 from segue.ragged import Ragged
 from segue.schema import Declaration, Model
 from segue.tasks import Forecast, Task
+from segue.tasks.next_frame import FrameHead
 
 
 class NetworkState(NamedTuple):
@@ -85,6 +86,8 @@ class Network(nn.Module):
         self.known = tuple(sorted(known_ahead(declaration)))
         self._reads, self._unit = reads(spec) if ordinary else "", unit
         encoders = {name: field.encoder() for name, field in fields.items()}
+        for encoder in encoders.values() if self._reads == "observed" else ():
+            encoder.leave_flags()
         self.apart = nn.ModuleDict({_safe(n): Apart(n, encoders.pop(n), spec) for n in self._apart})
         self.encoders = nn.ModuleDict({_safe(n): one for n, one in encoders.items()})
         self.joined = Joined(
@@ -101,6 +104,7 @@ class Network(nn.Module):
         )
         self._pixels = math.prod(size)
         self._every = {name: task.every for name, task in ordinary.items()}
+        self._waits = next((task.waits for task in ordinary.values() if task.waits), "")
         self.pool = spec.pool
         self.body = body(features, spec, size) if ordinary else None
         self.width = 0 if self.body is None else self.body.outputs - (self._reads != "")
@@ -112,15 +116,16 @@ class Network(nn.Module):
 
     def _new_forecaster(self, task: Forecast, features: int, spec: Model) -> Forecaster:
         segment, lookback = spec.segment or 1, spec.lookback or 2
+        inputs = Forecaster.inputs(segment, features, task.gaps)
         return Forecaster(
-            causal_body(Forecaster.inputs(segment, features, task.gaps), spec),
+            [causal_body(inputs, spec) for _ in range(spec.members)],
+            task,
             features=features,
             ahead=sum(self._encoder(name).features for name in self.known),
-            horizon=task.horizon,
-            outputs=task.outputs,
             segment=segment,
             lookback=lookback,
-            gaps=task.gaps,
+            skip=spec.skip,
+            decoder=spec.decoder,
         )
 
     def _encoder(self, name: str) -> Encoder:
@@ -133,7 +138,8 @@ class Network(nn.Module):
         assert isinstance(reader, Apart)
         return reader
 
-    def _forecaster(self, name: str) -> Forecaster:
+    def forecaster(self, name: str) -> Forecaster:
+        """The network of one forecast."""
         forecaster = self.forecasters[_safe(name)]
         assert isinstance(forecaster, Forecaster)
         return forecaster
@@ -147,14 +153,20 @@ class Network(nn.Module):
     @property
     def causal(self) -> bool:
         """Whether every output depends on the past alone, so that the network can run live."""
-        return not isinstance(self.body, Acausal)
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot run live; "" where it can."""
+        return self._waits or (REASON if isinstance(self.body, Acausal) else "")
 
     @property
     def numbers_per_step(self) -> int:
         """About how many numbers a step of one sequence makes; for bounds on memory."""
         body = 0 if self.body is None else 8 * self.body.outputs * self._pixels
-        forecasts = (self._forecaster(n).numbers_per_step * c for n, c in self._series.items())
-        return 64 + body + sum(forecasts)
+        forecasts = (self.forecaster(n).numbers_per_step * c for n, c in self._series.items())
+        heads = (getattr(head, "numbers_per_step", 0) for head in self.heads.children())
+        return 64 + body + sum(forecasts) + sum(heads)
 
     def initial_state(self, batch: int) -> NetworkState:
         """The state of `batch` sequences before their first step."""
@@ -168,7 +180,7 @@ class Network(nn.Module):
             body=() if self.body is None else self.body.initial_state(batch),
             pool=pool,
             forecasters={
-                name: self._forecaster(name).initial_state(batch, series)
+                name: self.forecaster(name).initial_state(batch, series)
                 for name, series in self._series.items()
             },
             heads={name: head.initial_state(batch) for name, head in self._cells.items()},
@@ -193,19 +205,17 @@ class Network(nn.Module):
             CausalError: `running` is asked of a network that reads the future.
         """
         if running and not self.causal:
-            raise CausalError(REASON)
+            raise CausalError(self.reason)
         state = self.initial_state(len(batch.lengths)) if state is None else state
         features, clock, encoded = self._encode(batch, state)
         ahead = self._encode_ahead(batch)
         outputs, forecasters = {}, {}
         for name in self._series:
             series = Ragged(batch.series[name], batch.lengths)
-            forecast, forecasters[name] = self._forecaster(name).unroll(
+            forecast, scale, forecasters[name] = self.forecaster(name).unroll(
                 series, features.values, batch.at, ahead, state.forecasters[name]
             )
-            # Quantiles are learnt side by side and may cross; put in order they are never worse
-            # (Chernozhukov, Fernandez-Val and Galichon 2010).
-            outputs[name] = forecast.sort(dim=-1).values
+            outputs[name] = self.forecaster(name).settled(forecast, scale)
         body, pool, heads = state.body, state.pool, dict(state.heads)
         if self.body is not None:
             hidden, body = self._hidden(features, batch, state)
@@ -217,6 +227,10 @@ class Network(nn.Module):
                 if isinstance(head, Cell):
                     found, heads[name] = unroll(head, _read(head, read, batch, name), heads[name])
                     outputs[name] = found.values[batch.at]
+                elif isinstance(head, FrameHead):
+                    now = batch.inputs[head.reads_input][batch.at]
+                    frame = self._encode_alone(head.reads_input, now)
+                    outputs[name] = head(read.values[batch.at], frame)
                 else:
                     outputs[name] = head(read.values[batch.at] if every else pooled)
         return outputs, NetworkState(clock, encoded, body, pool, forecasters, heads)
@@ -249,14 +263,13 @@ class Network(nn.Module):
         return flags
 
     def windows(self, batch: Batch) -> dict[str, Tensor]:
-        """Forecasts for training ``[M, C, S, Q]``, from the steps `batch.at` of spans on their own.
-
-        See `Forecaster.windows`.
+        """Forecasts of each member for training ``[members, M, C, S, P]``, from steps `batch.at` of
+        spans on their own; see `Forecaster.windows`.
         """
         features, _, _ = self._encode(batch, self.initial_state(len(batch.lengths)))
         ahead = self._encode_ahead(batch)
         return {
-            name: self._forecaster(name).windows(
+            name: self.forecaster(name).windows(
                 Ragged(batch.series[name], batch.lengths), features.values, batch.at, ahead
             )
             for name in self._series
@@ -289,8 +302,12 @@ class Network(nn.Module):
             raise NoForm("a network that reads the future")
         if self._apart or not self.joined.plain:
             raise NoForm("inputs apart, or another join than concatenation")
-        for name, head in self._cells.items():
-            raise NoForm(f"the head of {name} ({type(head).__name__}), which has no native form")
+        for name in self._every:
+            head = self.heads[_safe(name)]
+            if not isinstance(head, Linear):
+                raise NoForm(
+                    f"the head of {name} ({type(head).__name__}), which has no native form"
+                )
         times = program.input("times", "N", [], torch.float64)
         clock = program.state("clock", [], torch.float64)
         elapsed, states = program.elapsed(times, clock), {}
@@ -309,14 +326,14 @@ class Network(nn.Module):
         at = program.input("wanted steps", "M", [], torch.int64)
         ends = program.input("last steps", "E", [], torch.int64)
         outputs, body, pool = self._emit_body(program, features, at, ends)
-        horizon = max((self._forecaster(name).horizon for name in series), default=0)
+        horizon = max((self.forecaster(name).horizon for name in series), default=0)
         ahead = [
             self._encoder(name).emit(Reading(program, name, "M", (horizon,)))[0]
             for name in self.known
         ]
         known, forecasters = program.join(ahead) if ahead else NOWHERE, {}
         for name, values in series.items():
-            outputs[name], forecasters[name] = self._forecaster(name).emit(
+            outputs[name], forecasters[name] = self.forecaster(name).emit(
                 program, values, features, at, known
             )
         numbered: Any = NetworkState

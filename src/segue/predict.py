@@ -10,10 +10,11 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from segue.data.store import Store
 from segue.errors import DataError
 from segue.fields.number import numbers
 from segue.fields.timestamp import seconds
-from segue.sequences import Sequences, rows_of, spans
+from segue.sequences import Part, Sequences, rows_of, spans
 from segue.trained import Trained
 
 
@@ -35,18 +36,35 @@ def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
     Raises:
         DataError: the data lack what the model reads.
     """
+    return predicted(trained, source, ahead)[0]
+
+
+def predicted(
+    trained: Trained, source: Any, ahead: Any = None
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """What `predict` gives, and lines on what was left out or is unknown."""
     sequences = trained.sequences(source)
-    if trained.forecasts:
-        return _future(trained, sequences, ahead)
+    if trained.horizon:
+        return _future(trained, sequences, ahead), ()
     store = trained.store(sequences, targets=False)
+    answers = _answers(trained, sequences, store)
+    return answers, (*sequences.left_out, *store.remarks(Part.whole(sequences)))
+
+
+def _answers(trained: Trained, sequences: Sequences, store: Store) -> pl.DataFrame:
+    """A row per sequence, or per step."""
     rows = np.arange(sequences.count)
     outputs = trained.outputs(store, rows, np.zeros_like(rows), sequences.lengths)
     every = [name for name, task in trained.tasks.items() if task.every and not task.whole]
     key = trained.declaration.data.key
-    names = sequences.keys.alias(key) if key else pl.Series("row", rows)
+    # Where rows were left out, the keys tell which are there.
+    is_named = key is not None or sequences.skipped > 0
+    names = sequences.keys.alias(key or "row") if is_named else pl.Series("row", rows)
     lengths = torch.from_numpy(sequences.lengths)
     ends = [
-        task.decode_whole(outputs[name], lengths) if task.whole else task.decode(outputs[name])
+        task.decode_whole(outputs[name], lengths, sequences)
+        if task.whole
+        else task.decode(outputs[name])
         for name, task in trained.tasks.items()
         if name not in every
     ]
@@ -68,10 +86,15 @@ def _future(trained: Trained, sequences: Sequences, ahead: Any) -> pl.DataFrame:
         raise DataError(sequences.origin, expected, got, "remove it")
     horizon, key = trained.horizon, trained.declaration.data.key
     times = trained.clock.after(sequences.times[sequences.offsets[1:] - 1], horizon)
-    store = trained.store(_with_future(trained, sequences, times, ahead), targets=False)
+    longer = sequences
+    if trained.forecasts:
+        longer = _with_future(trained, sequences, times, ahead)
+    store = trained.store(longer, targets=False)
     rows = np.arange(sequences.count)
     outputs = trained.outputs(store, rows, sequences.lengths - 1, sequences.lengths)
     columns = [sequences.keys[np.repeat(rows, horizon)].alias(key)] if key else []
+    if not (key or trained.forecasts):
+        columns = [pl.Series("row", np.repeat(rows, horizon))]
     columns.append(trained.clock.values(times.reshape(-1)))
     answers = [task.decode(outputs[name]) for name, task in trained.tasks.items()]
     return pl.concat([pl.DataFrame(columns), *answers], how="horizontal")

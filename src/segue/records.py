@@ -114,8 +114,8 @@ class Reader:
         fixed = self._plain(self._static, [static[key] for key in records])
         ahead = self._plain_ahead(flat, times)
         series = {}
-        for name in self._series:
-            values = plain_numbers([self._get_series[name](record) for record in flat])
+        for name, task in self._series.items():
+            values = task.plain_past([self._get_series[name](record) for record in flat])
             if values is None:
                 return None
             series[name] = values

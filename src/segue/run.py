@@ -12,13 +12,13 @@ from typing import Any
 
 import polars as pl
 
-from segue import checkpoint, report, schema
+from segue import checkpoint, language, report, schema
 from segue.data.arrays import frame_of
 from segue.data.read import Table, read
 from segue.errors import DataError
 from segue.evaluate import Evaluation, evaluate
 from segue.infer import Look, look
-from segue.predict import predict
+from segue.predict import predict, predicted
 from segue.schema import Declaration
 from segue.stream import Session, Sessions
 from segue.train import Epoch, Record, Started, Update
@@ -58,6 +58,10 @@ class Run:
     def predict(self, data: Any, ahead: Any = None) -> pl.DataFrame:
         """Predictions for `data`; see `segue.predict.predict`."""
         return predict(self.trained, data, ahead)
+
+    def predicted(self, data: Any, ahead: Any = None) -> tuple[pl.DataFrame, tuple[str, ...]]:
+        """Predictions, and lines on what was left out or is unknown."""
+        return predicted(self.trained, data, ahead)
 
     def evaluate(self, data: Any) -> Evaluation:
         """Scores beside the naive answers; see `segue.evaluate.evaluate`."""
@@ -203,6 +207,7 @@ def load(folder: str | os.PathLike[str]) -> Run:
     """
     path = Path(folder)
     trained, manifest = checkpoint.load(path)
+    language.attach(trained)
     lines = checkpoint.verified(path, manifest, "metrics.jsonl").decode().splitlines()
     history = tuple(Epoch(**json.loads(line)) for line in lines)
     digest = json.loads(checkpoint.verified(path, manifest, "evaluation.json"))

@@ -74,10 +74,12 @@ def _whole(expected: str, low: int) -> BeforeValidator:
 
 
 Positive = Annotated[int, _whole("a positive integer", 1)]
-Seed = Annotated[int, _whole("an integer of at least 0", 0)]
+Count = Annotated[int, _whole("an integer of at least 0", 0)]
+Seed = Count
 Fraction = Annotated[float, real("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
 AboveZero = Annotated[float, real("a number above 0", lambda x: x > 0)]
 NotNegative = Annotated[float, real("a number of at least 0", lambda x: x >= 0)]
+Real = Annotated[float, real("a number", lambda x: True)]
 Share = Annotated[
     int | float,
     real("a fraction below 1 or a whole number", lambda x: 0 <= x < 1 or x >= 1 and x % 1 == 0),
@@ -128,6 +130,18 @@ class Split(Strict):
         return self
 
 
+class Events(Strict):
+    """Rows that each say one value of one thing.
+
+    Attributes:
+        name: the column of what was observed; each thing becomes a column.
+        value: the column of its value.
+    """
+
+    name: StrictStr
+    value: StrictStr
+
+
 class Data(Strict):
     """How to read the data.
 
@@ -138,6 +152,10 @@ class Data(Strict):
         key: the column that says which sequence a row belongs to; none: all rows are one sequence.
         time: the column that orders the rows of a key.
         sort: sort rows by time within each key (otherwise unsorted rows are an error).
+        events: rows each say one value of one thing, which becomes a column; what was not said at a
+            time is not observed.
+        clocks: how the rows of several tables come together: in one order of time (``merge``), or
+            each with its own clock, as lists in one row per key (``apart``).
         lines: in text files each line is a sequence (otherwise a file is one).
         separator, header, columns, encoding, missing, text_columns: how to read delimited text; see
             `segue.data.read.ReadOptions`.
@@ -147,6 +165,8 @@ class Data(Strict):
     key: StrictStr | None = None
     time: StrictStr | None = None
     sort: StrictBool = False
+    events: Events | None = None
+    clocks: Literal["merge", "apart"] = "merge"
     split: Split = Split()
     lines: StrictBool = False
     separator: StrictStr | None = None
@@ -187,10 +207,17 @@ class Output(Strict):
     Attributes:
         reads_itself: the past of the output's own columns is read, so that it can do without
             inputs.
+        is_input: a pattern among the inputs stands for the output's own columns, too.
     """
 
     reads_itself: ClassVar[bool] = False
+    is_input: ClassVar[bool] = False
     task: StrictStr
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Columns that are read for scores alone; they may be missing, and are no inputs."""
+        return ()
 
 
 class Model(Strict):
@@ -223,6 +250,13 @@ class Model(Strict):
             over the steps, or ``both``.
         segment, lookback: a forecast reads `segment` steps at once and, linearly, the last
             `lookback` values (see `segue.forecaster`).
+        skip: how a forecast reads the look-back linearly: with a ``full`` matrix of weights, with
+            ``seasonal`` ones, shared along the season, or with ``adaptive`` ones, such as the
+            hidden state sets.
+        members: networks of a forecast that learn side by side, from different first weights; the
+            forecast is their mean.
+        decoder: how a forecast reads what is known ahead: each ``step`` alone, or, where steps have
+            after-effects, ``recurrent``.
     """
 
     cell: Layer | None = None
@@ -241,6 +275,9 @@ class Model(Strict):
     pool: Literal["last", "mean", "both"] = "last"
     segment: Positive | None = None
     lookback: Positive | None = None
+    skip: Literal["full", "seasonal", "adaptive"] = "full"
+    members: Positive = 1
+    decoder: Literal["step", "recurrent"] = "step"
 
 
 class Clip(Strict):

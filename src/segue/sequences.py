@@ -52,6 +52,14 @@ class Sequences:
         """Where each sequence starts, and N at the end: ``[B + 1]``."""
         return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """A line on what was skipped, for people; none where nothing was."""
+        if not self.skipped:
+            return ()
+        count = f"{self.skipped:,} of {self.count + self.skipped:,}"
+        return (f"{count} rows are left out, since they cannot be read",)
+
     def place(self, row: int) -> str:
         """What to call a sequence in a message."""
         return f"key {self.keys[row]!r}" if self.keyed else f"row {int(self.keys[row]) + 1}"

@@ -21,7 +21,7 @@ from torch import Tensor
 from segue import ops
 from segue.errors import CausalError, DataError, RunError
 from segue.inference import Leaves, ready
-from segue.model import REASON, NetworkState
+from segue.model import NetworkState
 from segue.records import Key, Prediction, Reader, Record, place_of
 from segue.trained import Trained
 
@@ -47,7 +47,7 @@ class Sessions:
 
     def __init__(self, trained: Trained) -> None:
         if not trained.network.causal:
-            raise CausalError(REASON)
+            raise CausalError(trained.network.reason)
         self.trained = trained
         self._network, self._reader = ready(trained.network), Reader(trained)
         # Row r of the state is that of the key with row r; rows beyond these are initial ones.

@@ -32,14 +32,17 @@ def watch(training: Generator[Record, None, Run]) -> Run:
 
 
 def started_line(started: Started) -> str:
-    """What the training works on, in one line."""
+    """What the training works on, in one line, and remarks below it."""
     parts = started.steps
     text = f"training: {parts['train']:,} steps"
     if parts["valid"]:
         text += f", {parts['valid']:,} more to choose the best epoch"
     if parts["test"]:
         text += f", {parts['test']:,} held out for the score"
-    return f"{text}; {started.parameters:,} weights, {started.updates:,} updates"
+    if started.skipped:
+        text += f", {started.skipped:,} rows left out that could not be read"
+    text += f"; {started.parameters:,} weights, {started.updates:,} updates"
+    return "\n".join([text, *started.remarks])
 
 
 def epoch_line(epoch: Epoch, epochs: int | None) -> str:
@@ -53,7 +56,7 @@ def epoch_line(epoch: Epoch, epochs: int | None) -> str:
 
 def score_text(evaluation: Evaluation) -> str:
     """Per output the scores beside those of the naive answers, and what that says in a sentence."""
-    lines = [f"{evaluation.count:,} predictions on {evaluation.scope}"]
+    lines = [f"{evaluation.count:,} predictions on {evaluation.scope}", *evaluation.remarks]
     for name, score in evaluation.scores.items():
         lines += ["", *_table(score), "", verdict(name, score)]
     return "\n".join(lines)

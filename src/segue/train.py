@@ -12,26 +12,31 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segue import ops
+from segue import language, ops
 from segue.cells import LawCell
 from segue.checkpoint import BAD_BATCH
 from segue.clock import Clock
+from segue.conformal import calibrate, refuse_without
 from segue.data.build import build, fields_of, tasks_of
 from segue.data.order import draws
 from segue.data.read import Table
 from segue.data.split import refuse_short, split, with_split
 from segue.data.store import Batch, Pieces, Store, apart_steps, batches, tiles, without
 from segue.defaults import completed
-from segue.errors import DataError, TrainingError
+from segue.errors import DataError, SpecError, TrainingError
+from segue.fields import Field
 from segue.fields.number import Number
+from segue.fields.vector import Vector
 from segue.model import Network, NetworkState
 from segue.schema import Clip, Declaration, Training
-from segue.sequences import Part, Sequences
+from segue.sequences import Part, Sequences, spans
+from segue.tasks import NextFrame, Task
 from segue.trained import Trained
 
 
@@ -46,6 +51,8 @@ class Started:
         parameters: weights of the network.
         updates: steps of the optimiser, if training does not stop early.
         until: the last time in the training part; None where there is no time.
+        skipped: examples that could not be read and were left out, as the declaration allows.
+        remarks: lines on what of the training part was left out or is unknown.
     """
 
     declaration: Declaration
@@ -54,6 +61,8 @@ class Started:
     parameters: int
     updates: int
     until: float | None
+    skipped: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,8 @@ def fit(
         sum(parameter.numel() for parameter in network.parameters()),
         epochs * sum(map(len, examples(trained, course.store, parts["train"], 0))),
         float(parts["train"].of(sequences).times.max()) if sequences.has_time else None,
+        sequences.skipped,
+        course.store.remarks(parts["train"]),
     )
     best, best_epoch, slowed = math.inf, -1, -1
     kept = _copied(network)
@@ -158,7 +169,21 @@ def fit(
             break
     network.load_state_dict(kept)
     network.eval()
+    _calibrate(trained, course.store, parts)
+    calibrate(trained, course.store, parts["valid"])
     return trained
+
+
+def _calibrate(trained: Trained, store: Store, parts: dict[str, Part]) -> None:
+    """What tasks learn from the answers of the trained network."""
+    for name, task in trained.tasks.items():
+        if task.calibrates_on is None:
+            continue
+        part = parts[task.calibrates_on]
+        own = np.flatnonzero(part.stop > part.start)
+        ours = store, part.rows[own], part.start[own], part.stop[own]
+        targets = trained.targets(*ours, part.stop[own])
+        task.calibrate(trained.outputs(*ours)[name], targets[name])
 
 
 class _Course:
@@ -242,12 +267,13 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
     parts = split(sequences, declaration.data.split, declaration.training.seed)
     learning = [field for field in fields.values() if field.learns_steps]
     for field in learning:
-        field.fit_steps(parts["train"].of(sequences).static)
+        field.fit_steps(_raw_cells(field, sequences, parts["train"]))
     if learning:
         # Only now is it known what a step is.
         sequences = build(table, declaration, fields, tasks)
         parts = split(sequences, declaration.data.split, declaration.training.seed)
     refuse_short(parts, tasks.values(), table.origin)
+    _refuse_uncalibrated(parts, tasks)
     known = parts["train"].of(sequences)
     clock = Clock.of(table.frame, time, known)
     declaration = completed(declaration, known, clock)
@@ -258,13 +284,33 @@ def prepare(table: Table, declaration: Declaration) -> tuple[Trained, Sequences,
             field.fit(apart_steps(field, known.static, known.origin)[0])
         else:
             field.fit(known.static if role == "static" else known.steps)
-        if isinstance(field, Number):
+        if isinstance(field, Number | Vector):
             field.unit = clock.step
     for task in tasks.values():
+        task.use(fields)
         task.fit(known, fields)
     with _random_from(declaration.training.seed):
         network = Network(fields, tasks, declaration, clock.step)
-    return Trained(declaration, fields, tasks, network, clock), sequences, parts
+    trained = Trained(declaration, fields, tasks, network, clock)
+    language.attach(trained)
+    refuse_without(parts["valid"], trained)
+    return trained, sequences, parts
+
+
+def _raw_cells(field: Field, sequences: Sequences, part: Part) -> pl.DataFrame:
+    """The raw cells of the training part; of sequences that it cuts, what it has of them."""
+    known = part.of(sequences)
+    if (known.lengths == sequences.lengths[part.rows]).all():
+        return known.static.select(field.columns)
+    return pl.DataFrame([field.folded(known.steps[name], known.lengths) for name in field.columns])
+
+
+def _refuse_uncalibrated(parts: dict[str, Part], tasks: dict[str, Task]) -> None:
+    for name, task in tasks.items():
+        if task.calibrates_on is not None and not parts[task.calibrates_on].steps:
+            expected = f"a part to learn the probabilities of {name} from (calibrate: true)"
+            fix = "say data.split.valid, such as 0.15, or leave calibrate out"
+            raise SpecError(f"data.split.{task.calibrates_on}", expected, "none", fix)
 
 
 @contextmanager
@@ -373,7 +419,7 @@ def _window(
     """Steps ``begin .. begin + size - 1`` of every piece that has them."""
     skipped = np.minimum(begin, pieces.length)
     window = Pieces(pieces.row, pieces.start + skipped, np.minimum(pieces.length - skipped, size))
-    at = np.arange(int(window.length.sum()))
+    at = _origins(trained, window, skipped, pieces.start, stop)
     targets: dict[str, Any] = dict(store.targets_at(window, at, stop))
     # A sequence answers at its end once, in the window where it ends.
     going = (skipped + window.length < pieces.length) | ((window.length == 0) & (begin > 0))
@@ -381,6 +427,28 @@ def _window(
         if not task.every:
             targets[name] = without(targets[name], torch.from_numpy(going))
     return store.batch(window, at), targets
+
+
+def _origins(
+    trained: Trained,
+    window: Pieces,
+    skipped: NDArray[np.int64],
+    first: NDArray[np.int64],
+    stop: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """The steps of a window at which outputs are learnt: all, but for tasks that choose some.
+
+    Args:
+        skipped: how many steps of each piece lie before the window.
+        first, stop: where each piece starts, and where its part stops.
+    """
+    wanted = np.ones(int(window.length.sum()), bool)
+    read = spans(skipped + 1, window.length)
+    left = np.repeat(stop - first, window.length) - read
+    for task in trained.tasks.values():
+        if isinstance(task, NextFrame):
+            wanted &= task.learns_from(read, left)
+    return np.flatnonzero(wanted)
 
 
 def _segments(trained: Trained, store: Store, pieces: Pieces, stop: NDArray[np.int64]) -> Window:
@@ -410,11 +478,17 @@ def loss_of(
     else:
         outputs, state = trained.network.unroll(batch, state)
         state = ops.map_state(torch.Tensor.detach, state)
-    losses = [task.losses(outputs[name], targets[name]) for name, task in trained.tasks.items()]
+    losses = [
+        torch.cat([task.losses(member, targets[name]) for member in outputs[name]])
+        if trained.forecasts
+        else task.losses(outputs[name], targets[name])
+        for name, task in trained.tasks.items()
+    ]
     means = [loss.mean() for loss in losses if loss.numel()]
     return (torch.stack(means).sum() if means else None), state
 
 
+@torch.no_grad()
 def mean_loss(trained: Trained, store: Store, part: Part) -> float | None:
     """The loss on a part: the sum over the tasks of the mean loss of their observed targets; None
     where there are none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from segue.inference import Arrays, ready
 from segue.model import Network, known_ahead
 from segue.schema import Declaration
 from segue.sequences import Part, Sequences, spans
-from segue.tasks import Task
+from segue.tasks import TASKS, Task
 
 CHUNK = 2**22
 """Numbers that the network may make at once when nothing is learnt: this bounds the memory (to some
@@ -68,7 +68,7 @@ class Trained:
 
     @property
     def horizon(self) -> int:
-        """S of the forecasts; 0 for other tasks."""
+        """S of the forecasts, or the frames ahead; 0 for other tasks."""
         return max((getattr(task, "horizon", 0) for task in self.tasks.values()), default=0)
 
     @property
@@ -78,7 +78,10 @@ class Trained:
 
     def read(self, source: Any) -> Table:
         """Read data as the declaration says."""
-        return source if isinstance(source, Table) else read(source, read_options(self.declaration))
+        if isinstance(source, Table):
+            return source
+        wanted = tuple(column for field in self.fields.values() for column in field.columns)
+        return read(source, replace(read_options(self.declaration), wanted=wanted))
 
     def sequences(self, source: Any) -> Sequences:
         """The raw sequences in `source`."""
@@ -98,9 +101,10 @@ class Trained:
         A forecast belongs to the part that owns all of its S target steps, so its origins start one
         step early.
         """
-        if not self.forecasts:
+        if not self.horizon:
             return part.start, part.stop
-        return np.maximum(part.start - 1, 0), np.maximum(part.stop - self.horizon, 0)
+        first = max(getattr(task, "after", 1) for task in self.tasks.values()) - 1
+        return np.maximum(part.start - 1, first), np.maximum(part.stop - self.horizon, 0)
 
     @torch.no_grad()
     def outputs(
@@ -209,9 +213,12 @@ def _order(places: list[NDArray[np.int64]]) -> Tensor:
 
 
 def read_options(declaration: Declaration) -> ReadOptions:
-    """How the declaration says to read files; categories stay text, so that 007 keeps its zeros."""
+    """How the declaration says to read files; words stay text, so that 007 keeps its zeros."""
     data = declaration.data
-    categories = (name for name, spec in declaration.inputs.items() if spec.kind == "category")
+    events = None if data.events is None else (data.events.name, data.events.value)
+    kinds = ("category", "text")
+    words = [name for name, spec in declaration.inputs.items() if spec.kind in kinds]
+    words += [name for name, spec in declaration.outputs.items() if TASKS[spec.task].whole]
     return ReadOptions(
         separator=data.separator,
         header=data.header,
@@ -219,5 +226,9 @@ def read_options(declaration: Declaration) -> ReadOptions:
         lines=data.lines,
         encoding=data.encoding,
         missing=data.missing,
-        text_columns=(*data.text_columns, *categories),
+        text_columns=(*data.text_columns, *words),
+        key=data.key,
+        time=data.time,
+        clocks=data.clocks,
+        events=events,
     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from segue import ops
 from segue.cells.cell import Cell, check_switch
+from segue.cells.elman import ACTIVATIONS
 from segue.errors import ShapeError, SpecError
 from segue.ragged import Ragged
 from segue.shapes import check
@@ -24,11 +25,11 @@ class CausalConv(Cell):
     """A convolution over time that sees no later step (Waibel et al., 1989, time-delay networks;
     dilated: van den Oord et al., 2016, arXiv:1609.03499).
 
-        y_t = b + sum_k W_k x_{t - (K - 1 - k) D},   k = 0 ... K - 1
+        y_t = f(b + sum_k W_k x_{t - (K - 1 - k) D}),   k = 0 ... K - 1
 
     so that W_{K - 1} weighs x_t itself, as in ``torch.nn.Conv1d`` over a sequence with (K - 1) D
-    zeros before it. Inputs before the first step are those of the state, at first 0. Depthwise,
-    every feature has a kernel of its own: O = I, and W_k is a vector.
+    zeros before it, where f is the identity. Inputs before the first step are those of the state,
+    at first 0. Depthwise, every feature has a kernel of its own: O = I, and W_k is a vector.
 
     Shapes: x ``[B, I]``, y ``[B, O]``, W ``[O, K I]``, the oldest step's columns first, or
         depthwise ``[K, I]``; b ``[O]``; the state ``[B, (K - 1) D, I]``.
@@ -39,10 +40,11 @@ class CausalConv(Cell):
         kernel: K, how many steps are seen.
         dilation: D, how many steps lie from one to the next of them.
         depthwise: whether every feature is convolved by itself.
+        activation: f, a name of `segue.cells.elman.ACTIVATIONS`.
 
     Raises:
-        SpecError: a size below 1, a switch that is none, or depthwise outputs other than the
-            inputs.
+        SpecError: a size below 1, a switch that is none, depthwise outputs other than the inputs,
+            or an unknown activation.
 
     >>> cell = CausalConv(3, 5, kernel=4)
     >>> y, state = cell.step(torch.zeros(2, 3), cell.initial_state(2))
@@ -58,6 +60,7 @@ class CausalConv(Cell):
         kernel: int = 3,
         dilation: int = 1,
         depthwise: bool = False,
+        activation: str = "identity",
     ) -> None:
         super().__init__()
         for name, value in (("kernel", kernel), ("dilation", dilation)):
@@ -68,7 +71,10 @@ class CausalConv(Cell):
         if depthwise and outputs != inputs:
             fix = "make them equal, or leave depthwise out"
             raise SpecError("CausalConv.outputs", f"{inputs}, the inputs", str(outputs), fix)
-        self.inputs, self.outputs = inputs, outputs
+        if activation not in ACTIVATIONS:
+            fix = "give one of these"
+            raise SpecError("CausalConv.activation", " | ".join(ACTIVATIONS), activation, fix)
+        self.inputs, self.outputs, self.activation = inputs, outputs, activation
         self.kernel, self.dilation, self.depthwise = kernel, dilation, depthwise
         shape = (kernel, inputs) if depthwise else (outputs, kernel * inputs)
         self.weight = nn.Parameter(torch.empty(shape))
@@ -120,12 +126,13 @@ class CausalConv(Cell):
 
     def _convolved(self, seen: Tensor) -> Tensor:
         """``[N, K, I] -> [N, O]``."""
+        f = ACTIVATIONS[self.activation]
         if not self.depthwise:
-            return ops.linear(seen.flatten(1), self.weight, self.bias)
+            return f(ops.linear(seen.flatten(1), self.weight, self.bias))
         y = self.bias.expand(seen.shape[0], -1)
         for k in range(self.kernel):  # one by one, so that a row's bits do not depend on the others
             y = y + self.weight[k] * seen[:, k]
-        return y
+        return f(y)
 
     def _check(self, state: CausalConvState, batch: int) -> None:
         shape = batch, self.past, self.inputs

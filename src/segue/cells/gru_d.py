@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from segue import ops
 from segue.cells.cell import Cell
 from segue.errors import ShapeError
+from segue.ragged import Ragged
 from segue.shapes import check
 
 
@@ -91,18 +92,54 @@ class GRUD(Cell):
         elapsed, values, flags = torch.split(x, [1, self.features, self.features], dim=1)
         observed = flags > 0.5
         since = state.since + elapsed.to(state.since.dtype).clamp_min(0)
-        decay = torch.exp(-torch.relu(self.w_gx * since + self.b_gx))
-        expected = decay * state.last + (1 - decay) * self.mean
-        # Not by a product with the flag: what was not observed may be NaN.
-        seen = torch.where(observed, values.to(expected.dtype), expected)
-        h = torch.exp(-torch.relu(ops.linear(since, self.w_gh, self.b_gh))) * state.h
-        after = self._gru(torch.cat([seen, observed.to(seen.dtype)], dim=1), h)
+        p, kept = self._read(values, observed, state.last, since)
+        after = self._gru(p, kept * state.h)
         last = torch.where(observed, values.to(state.last.dtype), state.last)
         return after.to(x.dtype), GRUDState(after, last, since.masked_fill(observed, 0.0))
 
-    def _gru(self, x: Tensor, h: Tensor) -> Tensor:
+    def scan(self, x: Ragged, state: GRUDState) -> tuple[Tensor, GRUDState]:
+        """All steps: ``[N, 1 + 2 F] -> [N, H]``; what the state h has no part in all at once."""
+        check("GRUD.scan", x.values, "N I", {"I": self.inputs})
+        if not x.total:
+            return x.values.new_zeros(0, self.outputs), state
+        elapsed, values, flags = torch.split(x.to_padded(), [1, self.features, self.features], 2)
+        observed, width = flags > 0.5, state.last.dtype
+        # In one row: the value and the time of what was observed last before each step.
+        clock = elapsed.double().clamp_min(0).cumsum(1).expand_as(flags)
+        times = torch.cat([-state.since.double()[:, None], clock], 1)
+        known = torch.cat([state.last[:, None], values.to(width)], 1)
+        seen = torch.nn.functional.pad(observed, (0, 0, 1, 0), value=True)
+        steps = torch.arange(seen.shape[1], device=seen.device)[:, None]
+        latest = torch.where(seen, steps, 0).cummax(1).values
+        since = (clock - times.gather(1, latest)[:, :-1]).to(width)
+        last = known.gather(1, latest)
+        parts = (values, observed, last[:, :-1], since)
+        steps_of = x.rows(), x.times()
+        p, kept = self._read(*(part[steps_of] for part in parts))
+        y, h = ops.loop(self._recur, x.with_values(torch.cat([p, kept], 1)), state.h)
+        rows, ends = torch.arange(x.batch), x.lengths.to(last.device)
+        ago = (clock[rows, (ends - 1).clamp_min(0)] - times.gather(1, latest)[rows, ends]).to(width)
+        ago = torch.where(ends[:, None] > 0, ago, state.since)
+        return y.to(x.values.dtype), GRUDState(h, last[rows, ends], ago)
+
+    def _recur(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        after = self._gru(x[:, : 3 * self.outputs], x[:, 3 * self.outputs :] * h)
+        return after, after
+
+    def _read(
+        self, values: Tensor, observed: Tensor, last: Tensor, since: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What a step gives the gates ``[N, 3 H]``, and how much of h it keeps ``[N, H]``."""
+        decay = torch.exp(-torch.relu(self.w_gx * since + self.b_gx))
+        expected = decay * last + (1 - decay) * self.mean
+        # Not by a product with the flag: what was not observed may be NaN.
+        seen = torch.where(observed, values.to(expected.dtype), expected)
+        kept = torch.exp(-torch.relu(ops.linear(since, self.w_gh, self.b_gh)))
+        both = torch.cat([seen, observed.to(seen.dtype)], dim=1)
+        return ops.linear(both, self.w_xh, self.b_h), kept
+
+    def _gru(self, p: Tensor, h: Tensor) -> Tensor:
         hidden = self.outputs
-        p = ops.linear(x, self.w_xh, self.b_h)
         u = ops.linear(h, self.w_hh[: 2 * hidden])
         r, z = torch.sigmoid(p[:, : 2 * hidden] + u).chunk(2, dim=1)
         n = torch.tanh(p[:, 2 * hidden :] + ops.linear(r * h, self.w_hh[2 * hidden :]))

@@ -7,6 +7,7 @@ filled as a matrix of its own, since an orthogonal ``[G H, R]`` is not made of o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -87,12 +88,15 @@ INITS: dict[str, Callable[[], Init]] = {
 
 
 def find(init: Init | str) -> Init:
-    """An Init, also by its name."""
+    """An Init, also by its name, ``chrono`` with the longest lag, such as ``chrono(784)``."""
     if isinstance(init, Init):
         return init
+    lag = re.fullmatch(r"chrono\((\d+)\)", init)
+    if lag:
+        return chrono(int(lag[1]))
     if init not in INITS:
         fix = "give one of these names, or an Init such as chrono(max_steps)"
-        raise SpecError("init", " | ".join(INITS), init, fix)
+        raise SpecError("init", " | ".join([*INITS, "chrono(max_steps)"]), init, fix)
     return INITS[init]()
 
 

@@ -63,12 +63,12 @@ def fields_of(declaration: Declaration, columns: Iterable[str], origin: str) -> 
         for name, spec in declaration.outputs.items()
         for column in match(name, known, "outputs", origin)
     }
+    taken = {column for column, spec in targets.items() if not spec.is_input}
+    taken |= _frame_of(declaration)
     fields: dict[str, Field] = {}
     for name, spec in declaration.inputs.items():
         kind, where = KINDS[spec.kind], f"inputs.{name}"
-        own = _own(
-            name, known, "inputs", declaration.inputs, {*targets, *_frame_of(declaration)}, origin
-        )
+        own = _own(name, known, "inputs", declaration.inputs, taken, origin)
         _refuse_many(kind.several, own, f"{where}.kind", f"one column for kind {spec.kind}")
         if name in targets and not targets[name].reads_itself:
             got, fix = f"the target of {targets[name].task}", "remove it from the inputs"
@@ -98,7 +98,10 @@ def tasks_of(declaration: Declaration, columns: Iterable[str], origin: str) -> d
         own = _own(name, known, "outputs", declaration.outputs, _frame_of(declaration), origin)
         _refuse_many(task.several, own, f"outputs.{name}.task", f"one column for task {spec.task}")
         tasks[name] = task(name, own, spec)
-    horizons = {getattr(task, "horizon", None) for task in tasks.values()}
+    horizons = {
+        (spec.task, getattr(spec, "horizon", None)) if hasattr(spec, "horizon") else None
+        for spec in declaration.outputs.values()
+    }
     if len(horizons) > 1:
         got = ", ".join(f"{name} ({spec.task})" for name, spec in declaration.outputs.items())
         expected = "forecasts of one horizon, or no forecast"
@@ -124,9 +127,11 @@ def _own(
 
 
 def _frame_of(declaration: Declaration) -> set[str]:
-    """The columns that say where rows belong."""
+    """The columns that say where rows belong, and those that scores alone read."""
     data = declaration.data
-    return {column for column in (data.key, data.time, data.split.column) if column is not None}
+    framing = (data.key, data.time, data.split.column)
+    beside = {column for spec in declaration.outputs.values() for column in spec.beside}
+    return {column for column in framing if column is not None} | beside
 
 
 def _refuse_many(several: bool, columns: tuple[str, ...], where: str, expected: str) -> None:
@@ -194,6 +199,8 @@ def _step_and_static(
     for task in tasks.values():
         present = [column for column in task.columns if column in frame.columns]
         (steps if task.every and not task.whole else ends).extend(present)
+    for spec in declaration.outputs.values():
+        steps.extend(column for column in spec.beside if column in frame.columns)
     part = declaration.data.split.column
     if part is not None and part in frame.columns:
         (steps if declaration.data.rows == "steps" else static).append(part)
@@ -337,21 +344,26 @@ def _from_examples(
     found = _unfolded(frame, declaration, fields, steps, origin)
     kept = np.logical_and.reduce([lengths >= 0 for _, lengths in found] or [np.array(True)])
     skipped = int((~kept).sum()) if kept.ndim else 0
+    # Of all rows, so that a number names the row of the table even where others are left out.
+    keys, times = _example_keys(frame, data.key, origin), None
     if skipped:
+        if skipped == frame.height:
+            expected, fix = "at least one example that can be read", "declare `on_error: stop`"
+            raise DataError(origin, expected, f"{skipped} that cannot", fix)
+        keys = keys.filter(pl.Series(kept))
         found = [_without_rows(values, lengths, kept) for values, lengths in found]
         frame = frame.filter(pl.Series(kept))
     lengths = _common_lengths(found, frame.height, origin)
     flat = pl.DataFrame([values for values, _ in found])
-    keys, times = _example_keys(frame, data.key, origin), None
     if data.time is not None:
-        times = _clock(flat[data.time], origin)
+        times = _clock(flat[data.time], origin) if found else _ends(frame[data.time], origin)
 
         def place(code: int, own: int) -> str:
             at = f"key {keys[code]!r}" if data.key else f"row {code + 1}"
             return f"{origin}: column {data.time!r}, {at}, step {own + 1}"
 
         codes = np.repeat(np.arange(len(lengths)), lengths)
-        order = _time_order(times, codes, flat[data.time], data.sort, place)
+        order = _time_order(times, codes, flat[data.time], data.sort, place) if found else None
         if order is not None:
             flat, times = flat[order], times[order]
     return Sequences(
@@ -387,12 +399,17 @@ def _unfolded(
         if roles[name] in ("step", "known")
         for column in field.columns
     }
-    timed = [declaration.data.time] if declaration.data.time else []
+    timed = [declaration.data.time] if declaration.data.time and (owner or steps) else []
     columns = dict.fromkeys([*owner, *steps, *timed])
     return [
         (owner[column].unfold if column in owner else unfolded)(frame[column], origin)
         for column in columns
     ]
+
+
+def _ends(cells: pl.Series, origin: str) -> NDArray[np.float64]:
+    """The last time of each example, all of whose inputs have clocks of their own."""
+    return _clock(cells.list.last() if isinstance(cells.dtype, pl.List) else cells, origin)
 
 
 def _without_rows(

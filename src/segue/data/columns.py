@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from segue.errors import DataError
+from segue.fields import KINDS
 
 Layout = Literal["steps", "examples"]
 
@@ -112,15 +113,20 @@ def flatten(values: pl.Series) -> pl.Series:
 def layout_of(frame: pl.DataFrame) -> Layout:
     """Tell whether a row is a step or a whole sequence.
 
-    A row is a whole sequence when a column holds lists, or when no column is a time and some column
-    is a text per row: nearly all cells differ (90 %) and letters outnumber digits, so that keys and
-    codes do not count.
+    A row is a whole sequence when a column holds lists or names recordings, or when no column is a
+    time and some column is a text per row: nearly all cells differ (90 %) and letters outnumber
+    digits, so that keys and codes do not count.
     """
-    if any(isinstance(dtype, pl.List) for dtype in frame.dtypes):
+    if any(isinstance(column.dtype, pl.List) or names_files(column) for column in frame):
         return "examples"
     if any(dtype.is_temporal() for dtype in frame.dtypes):
         return "steps"
     return "examples" if any(_is_prose(column) for column in frame) else "steps"
+
+
+def names_files(column: pl.Series) -> bool:
+    """Tell whether the cells name files of one kind, each a whole sequence."""
+    return any(kind.suffixes and kind.fits(column, whole=True) for kind in KINDS.values())
 
 
 def fingerprint(frame: pl.DataFrame) -> str:

@@ -14,6 +14,7 @@ from segue.data.delimited import read_delimited, read_tabbed
 from segue.data.piece import Piece, ReadOptions, decode
 from segue.data.records import read_json, read_json_lines
 from segue.errors import DataError
+from segue.fields import KINDS
 
 Types = Literal["all", "dates", "none"]
 """What is left to find out in columns of text: every type, dates only, or nothing."""
@@ -25,13 +26,14 @@ class Format:
 
     Attributes:
         name: the first of its suffixes.
-        read: bytes, file name and options to a piece.
+        read: bytes, file name and options to a piece; None where the files of a table are cells of
+            it, such as recordings.
         types: what is left to find out when all files are stacked.
         text: may be compressed by gzip; an empty file is reported as such.
     """
 
     name: str
-    read: Callable[[bytes, str, ReadOptions], Piece]
+    read: Callable[[bytes, str, ReadOptions], Piece] | None
     types: Types = "none"
     text: bool = True
 
@@ -63,6 +65,12 @@ def _binary(reader: Callable[..., pl.DataFrame], data: bytes, name: str, what: s
         raise DataError(name, what, "damaged bytes", fix) from None
 
 
+_CELLS = {
+    suffix: Format(kind.suffixes[0], None, text=False)
+    for kind in KINDS.values()
+    for suffix in kind.suffixes
+}
+
 SUFFIXES: dict[str, Format] = {
     ".csv": Format(".csv", read_delimited, "all"),
     ".tsv": Format(".tsv", read_tabbed, "all"),
@@ -76,5 +84,6 @@ SUFFIXES: dict[str, Format] = {
     ".arrow": Format(".arrow", read_arrow, "dates", text=False),
     ".feather": Format(".arrow", read_arrow, "dates", text=False),
     ".ipc": Format(".arrow", read_arrow, "dates", text=False),
+    **_CELLS,
 }
 """Every suffix that can be read; those of text may have ``.gz`` behind them."""

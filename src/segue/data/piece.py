@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from segue.data.tables import Clocks
 from segue.errors import DataError
 
 Hints = dict[str, str | int]
@@ -24,6 +25,9 @@ class ReadOptions:
         encoding: of text files.
         missing: cells that mean "not observed" in columns of numbers, dates and booleans; in a
             column of text they are text.
+        key, time, clocks: how several tables become one; see `segue.data.tables.together`.
+        events: the columns of what was observed and of its value, where a row says one value of one
+            thing; see `segue.data.tables.pivoted`. `wanted` are things that need a column.
         text_columns: columns that stay text whatever their cells look like, e.g. codes (``007``).
     """
 
@@ -34,6 +38,11 @@ class ReadOptions:
     encoding: str = "utf-8"
     missing: tuple[str, ...] = ("", "NA", "NaN", "nan", "null", "?")
     text_columns: tuple[str, ...] = ()
+    key: str | None = None
+    time: str | None = None
+    clocks: Clocks = "merge"
+    events: tuple[str, str] | None = None
+    wanted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.separator is not None and len(self.separator.encode()) != 1:

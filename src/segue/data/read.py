@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import glob
 import gzip
+import os
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from segue.data.arrays import frame_of
 from segue.data.columns import Layout, Rows, fingerprint, layout_of, tidy, type_cells, type_dates
 from segue.data.formats import SUFFIXES, Format, Types
 from segue.data.piece import Hints, Piece, ReadOptions
+from segue.data.tables import pivoted, together
 from segue.errors import DataError
 
 __all__ = ["ReadOptions", "Table", "read"]
@@ -51,15 +54,24 @@ def read(source: Any, options: ReadOptions | None = None) -> Table:
         source: a path to a file (.csv .tsv .txt .jsonl .ndjson .json .ts .tsf, each also with .gz;
             .parquet .arrow .feather .ipc), a folder of files of one format, or a pattern such as
             ``logs/*.csv`` (several files are stacked, and a column ``file`` holds the stem of the
-            name); a frame or series of polars or pandas; an array or tensor ``[B, T, I]`` (columns
-            ``x0`` ..., or ``x`` when I = 1), ``[B, T]`` or ``[B]``; a list of ``[T_i, I]`` or
-            ``[T_i]``; a dict of such arrays or of lists; a list of records.
+            name); a recording (.wav .flac .ogg), a folder or a pattern of recordings, or a folder
+            of such folders (a row per recording, with columns ``file``, ``path`` and, where there
+            are several folders, ``label``); a dict of such sources by name, which are several
+            tables of the same keys; a frame or series of polars or pandas; an array or tensor ``[B,
+            T, I]`` (columns ``x0`` ..., or ``x`` when I = 1), ``[B, T]`` or ``[B]``; a list of
+            ``[T_i, I]`` or ``[T_i]``; a dict of such arrays or of lists; a list of records.
         options: how to read text files.
 
     Raises:
         DataError: the data are not there, not readable or not usable.
     """
     options = options or ReadOptions()
+    return _wide(_read(source, options), options)
+
+
+def _read(source: Any, options: ReadOptions) -> Table:
+    if isinstance(source, Mapping) and source and all(map(_is_table, source.values())):
+        return _read_tables(source, options)
     if isinstance(source, str | Path):
         return _read_files(source, options)
     frame, origin = frame_of(source)
@@ -68,6 +80,32 @@ def read(source: Any, options: ReadOptions | None = None) -> Table:
         raise DataError(origin, "at least one row and one column", got, "give some data")
     rows = Rows((origin,), (frame.height,))
     return _finish(_type(frame, "dates", options, rows), origin, {}, rows)
+
+
+def _is_table(source: Any) -> bool:
+    return isinstance(source, str | Path | pl.DataFrame | Table)
+
+
+def _read_tables(sources: Mapping[str, Any], options: ReadOptions) -> Table:
+    """Several tables as one."""
+    tables = {
+        str(name): each if isinstance(each, Table) else _read(each, options)
+        for name, each in sources.items()
+    }
+    frames = {name: table.frame for name, table in tables.items()}
+    frame = together(frames, options.key, options.time, options.clocks)
+    first = next(iter(tables.values()))
+    origin = " + ".join(tables)
+    return Table(frame, layout_of(frame), origin, {}, fingerprint(frame), first.folder)
+
+
+def _wide(table: Table, options: ReadOptions) -> Table:
+    """Rows of events as a row per time."""
+    if options.events is None:
+        return table
+    framing = [column for column in (options.key, options.time) if column]
+    frame = pivoted(table.frame, framing, *options.events, options.wanted, table.origin)
+    return replace(table, frame=frame, layout="steps", fingerprint=fingerprint(frame))
 
 
 def _finish(
@@ -84,6 +122,8 @@ def _finish(
 
 def _read_files(source: str | Path, options: ReadOptions) -> Table:
     paths, form = _find(source)
+    if form.read is None:
+        return _places(paths, Path(source).name)
     if form.name == ".txt" and options.separator:
         form = SUFFIXES[".csv"]
     pieces = [_read_piece(path, form, options) for path in paths]
@@ -127,7 +167,7 @@ def _find(source: str | Path) -> tuple[list[Path], Format]:
         found = sorted(
             each for each in path.iterdir() if each.is_file() and not each.name.startswith(".")
         )
-        found = [each for each in found if _suffix(each) in SUFFIXES]
+        found = [each for each in found if _suffix(each) in SUFFIXES] or _files_below(path)
         nothing = "no such file in the folder"
     elif glob.has_magic(str(path)):
         found = sorted(
@@ -144,6 +184,30 @@ def _find(source: str | Path) -> tuple[list[Path], Format]:
         fix = f"choose with a pattern, e.g. {path.name if path.is_dir() else '.'}/*{min(formats)}"
         raise DataError(str(source), "files of one format", " and ".join(sorted(formats)), fix)
     return found, formats.popitem()[1]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The files in the folders of a folder that are cells of a table, such as recordings."""
+    found = sorted(each for each in folder.glob("[!.]*/[!.]*") if each.is_file())
+    return [each for each in found if _suffix(each) in SUFFIXES and _format(each).read is None]
+
+
+def _places(paths: list[Path], origin: str) -> Table:
+    """A row for each file: ``file``, the stem of its name; ``path``, where it is in the folder that
+    holds them all; and where they lie in several folders ``label``, the name of its own.
+    """
+    folder = Path(os.path.commonpath([path.parent for path in paths]))
+    frame = pl.DataFrame(
+        {
+            "file": [_stem(path) for path in paths],
+            "path": [path.relative_to(folder).as_posix() for path in paths],
+        }
+    )
+    if len({path.parent for path in paths}) > 1:
+        frame = frame.with_columns(label=pl.Series([path.parent.name for path in paths]))
+    # Other recordings under the same names are other data.
+    sizes = pl.Series([path.stat().st_size for path in paths])
+    return Table(frame, "examples", origin, {}, fingerprint(frame.with_columns(size=sizes)), folder)
 
 
 def _suffix(path: Path) -> str:
@@ -204,6 +268,7 @@ def _read_piece(path: Path, form: Format, options: ReadOptions) -> Piece:
         raise DataError(
             path.name, "a table", "an empty file", "check that the right file was given"
         )
+    assert form.read is not None
     piece = form.read(data, path.name, options)
     if piece.frame.height == 0 or piece.frame.width == 0:
         got = f"{piece.frame.height} rows of {piece.frame.width} columns"

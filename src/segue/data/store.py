@@ -23,7 +23,7 @@ from segue.fields import Field
 from segue.fields.number import numbers
 from segue.ragged import Ragged
 from segue.sequences import Part, Sequences, spans
-from segue.tasks import Forecast, Future, Task, Whole
+from segue.tasks import Forecast, Future, NextFrame, Task, Whole
 
 Target: TypeAlias = Tensor | Future | Whole
 
@@ -90,6 +90,7 @@ class Store:
         targets: bool,
     ) -> None:
         self.lengths, self.offsets = sequences.lengths, sequences.offsets
+        self._fields = fields
         self.times = sequences.times
         origin = sequences.origin
         self.inputs = {
@@ -101,7 +102,7 @@ class Store:
             n: f.encode(sequences.static, origin) for n, f in fields.items() if n in static
         }
         self._apart = {
-            n: Ragged(f.encode(steps, origin), torch.from_numpy(lengths))
+            n: Ragged(_at_once(f.encode(steps, origin)), torch.from_numpy(lengths))
             for n, f in fields.items()
             if n in apart
             for steps, lengths in (apart_steps(f, sequences.static, origin),)
@@ -110,20 +111,39 @@ class Store:
         self._series = {n: _series(t, sequences) for n, t in tasks.items() if t.reads_series}
         self._known = known
         self._horizon = {name: task.horizon for name, task in forecasts.items()}
+        self._frames = {n: t for n, t in tasks.items() if isinstance(t, NextFrame) and targets}
         self._units = {name: task.units(sequences.keys) for name, task in forecasts.items()}
         self.targets: dict[str, Any] = {}
         self._whole = frozenset(name for name, task in tasks.items() if task.whole)
+        self._sequences = sequences if self._whole else None
         self._every = {name: task.every for name, task in tasks.items()}
         self._look_ahead = {name for name, task in tasks.items() if task.looks_ahead}
         if targets:
             self.targets = {
-                n: t.encode(sequences) for n, t in tasks.items() if not isinstance(t, Forecast)
+                n: t.encode(sequences)
+                for n, t in tasks.items()
+                if not isinstance(t, Forecast | NextFrame)
             }
 
     @property
     def horizon(self) -> int:
         """S, the longest horizon of the forecasts; 0 without any."""
         return max(self._horizon.values(), default=0)
+
+    def remarks(self, part: Part) -> tuple[str, ...]:
+        """What is to be said of a part: what has no target, and what is read as "unknown"."""
+        found = []
+        for name in self._whole & self.targets.keys():
+            empty = int((self.targets[name].lengths[part.rows] == 0).sum())
+            if empty:
+                found.append(f"{name}: {empty:,} of {part.count:,} examples have no target to use")
+        first, length = self.offsets[part.rows] + part.start, part.stop - part.start
+        steps = torch.from_numpy(spans(first, length))
+        for name, encoded in self.inputs.items():
+            unknown = self._fields[name].unknown(encoded, steps)
+            if unknown:
+                found.append(f"{name}: {unknown:,} of {len(steps):,} steps are unknown")
+        return tuple(found)
 
     def batch(self, pieces: Pieces, at: NDArray[np.int64]) -> Batch:
         """The encoded steps of `pieces`, with outputs wanted at `at` (indices into the batch's
@@ -180,13 +200,17 @@ class Store:
         found: dict[str, Target] = {}
         for name, target in self.targets.items():
             if name in self._whole:
-                steps_of = np.bincount(owner, minlength=len(pieces))
+                steps_of = torch.from_numpy(np.bincount(owner, minlength=len(pieces)))
                 labels = target.select(torch.from_numpy(pieces.row))
-                found[name] = Whole(labels, torch.from_numpy(steps_of))
+                found[name] = Whole(labels, steps_of, self._sequences, pieces.row)
                 continue
             own = target[index] if self._every[name] else target[pieces.row]
             gone = torch.from_numpy(index + 1 >= limit)
             found[name] = without(own, gone) if name in self._look_ahead else own
+        for name, task in self._frames.items():
+            ahead = index[:, None] + np.arange(1, task.horizon + 1)
+            frames = self.inputs[name][torch.from_numpy(np.minimum(ahead, limit[:, None] - 1))]
+            found[name] = task.future(frames, ahead < limit[:, None])
         for name in self._horizon:
             several = self._series[name]
             future = index[:, None] + np.arange(1, self._horizon[name] + 1)
@@ -240,6 +264,12 @@ class _Series:
         return seen
 
 
+def _at_once(encoded: Any) -> Tensor:
+    """Encoded steps, also those that are otherwise made when they are asked for."""
+    whole: Tensor = encoded[torch.arange(len(encoded))]
+    return encoded if isinstance(encoded, Tensor) else whole
+
+
 def apart_steps(
     field: Field, frame: pl.DataFrame, origin: str
 ) -> tuple[pl.DataFrame, NDArray[np.int64]]:
@@ -262,7 +292,11 @@ def apart_steps(
 
 def _series(task: Task, sequences: Sequences) -> list[_Series]:
     return [
-        _Series(sequences.steps[column], sequences.offsets, sequences.origin)
+        _Series(
+            task.past(column, sequences.steps[column], sequences.origin),
+            sequences.offsets,
+            sequences.origin,
+        )
         for column in task.columns
     ]
 

@@ -71,6 +71,9 @@ class Encoder(nn.Module, ABC):
     size: tuple[int, ...] = ()
     absent: bool = False
 
+    def leave_flags(self) -> None:
+        """Give the values alone: the layers read by themselves which were observed, and when."""
+
     def observed(self, x: Tensor) -> Tensor | None:
         """Flags ``[N, F']``, 1 where each of the first F' features of encoded values was observed;
         None where all are.
@@ -106,20 +109,24 @@ class Field(ABC):
     Attributes:
         several: whether one input may stand for many columns.
         long: whether a long table, whose rows are steps, can hold it.
+        may_lack: whether a whole sequence may be missing: one that is apart has no steps then.
         learns_steps: whether what a step is has to be learnt, from the raw cells of the training
             part (`fit_steps`), before anything else.
+        suffixes: of the files that its cells name; none where cells hold the values themselves.
         folder: where paths in the data start from.
     """
 
     Spec: ClassVar[type[Input]]
     several: ClassVar[bool] = False
     long: ClassVar[bool] = True
-    learns_steps: ClassVar[bool] = False
+    learns_steps: bool = False
+    suffixes: ClassVar[tuple[str, ...]] = ()
     folder: Path = Path()
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Input) -> None:
         self.name = name
         self.columns = columns
+        self.may_lack = spec.role == "apart"
 
     @classmethod
     @abstractmethod
@@ -134,6 +141,10 @@ class Field(ABC):
             DataError: a cell that holds no sequence of this kind.
         """
         return unfolded(cells, origin)
+
+    def folded(self, steps: pl.Series, lengths: NDArray[np.int64]) -> pl.Series:
+        """Raw cells of these raw steps; of `learns_steps` alone."""
+        raise NotImplementedError(f"{type(self).__name__} knows what a step is")
 
     def fit_steps(self, frame: pl.DataFrame) -> None:
         """Learn from the raw cells of the training part what a step is; of `learns_steps` alone."""
@@ -150,6 +161,10 @@ class Field(ABC):
         Raises:
             DataError: a value that this field cannot encode; `origin` names the source.
         """
+
+    def unknown(self, encoded: Any, steps: Tensor) -> int:
+        """How many of these encoded steps are read as "unknown"; for what people are told."""
+        return 0
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         """Values of records as a raw column; by default words.
@@ -186,6 +201,20 @@ class Field(ABC):
     def describe(self) -> str:
         """One line on what was learnt, for the data check."""
         return ""
+
+
+def are_paths(values: pl.Series, suffixes: tuple[str, ...]) -> bool:
+    """Whether all cells name files with one of these suffixes, in large or small letters.
+
+    >>> are_paths(pl.Series(["a.wav", "b/c.FLAC", None]), (".wav", ".flac"))
+    True
+    """
+    if values.dtype != pl.String or values.null_count() == len(values):
+        return False
+    small = values.drop_nulls().str.to_lowercase()
+    return bool(
+        pl.select(pl.any_horizontal(*(small.str.ends_with(s) for s in suffixes))).to_series().all()
+    )
 
 
 def unfolded(cells: pl.Series, origin: str) -> tuple[pl.Series, NDArray[np.int64]]:

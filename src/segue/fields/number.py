@@ -11,9 +11,11 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from pydantic import StrictBool
 from torch import Tensor
 
 from segue.errors import DataError
+from segue.fields.differences import Differences
 from segue.fields.field import (
     Encoder,
     EncoderState,
@@ -25,7 +27,7 @@ from segue.fields.field import (
 )
 from segue.ops.program import NOWHERE, Slot
 from segue.ragged import Ragged
-from segue.schema import Input
+from segue.schema import AboveZero, Input
 
 
 class Number(Field):
@@ -33,20 +35,28 @@ class Number(Field):
 
     A value ``v`` becomes ``(v - shift) / scale`` with the mean and standard deviation of the
     training rows (``scale: standard``), their minimum and range (``minmax``), or stays as it is
-    (``none``). A missing number is NaN until the encoder turns it into "not observed"; no
-    arithmetic is done on it.
+    (``none``). With a limit L it is then ``L tanh(v / L)``: what lies far from the training rows
+    stays within L. With `differences` its changes are features as well (`Differences`). A missing
+    number is NaN until the encoder turns it into "not observed"; no arithmetic is done on it.
     """
 
     several = True
 
     class Spec(Input):
-        """Options of kind `number`."""
+        """Options of kind `number`.
+
+        Attributes:
+            scale: what shift and scale are.
+            clip: scaled values further from 0 are cut there, so that outliers do no harm.
+        """
 
         scale: Literal["standard", "minmax", "none"] = "standard"
+        limit: AboveZero | None = None
+        differences: StrictBool = False
 
     def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
         super().__init__(name, columns, spec)
-        self._scale = spec.scale
+        self._scale, self._limit, self._differences = spec.scale, spec.limit, spec.differences
         self.shift: NDArray[np.float64] = np.zeros(len(columns))
         self.scale: NDArray[np.float64] = np.ones(len(columns))
         self.gaps: NDArray[np.bool_] = np.zeros(len(columns), bool)
@@ -54,6 +64,8 @@ class Number(Field):
         time since. A value that is missing elsewhere is 0 after scaling, without a flag."""
         self.unit = 1.0
         """The time from one step to the next, in which the time since is measured."""
+        self.change: NDArray[np.float64] = np.ones(len(columns))
+        """The mean absolute change from row to row in the training rows, after scaling."""
 
     @classmethod
     def fits(cls, values: pl.Series, *, whole: bool) -> bool:
@@ -71,23 +83,40 @@ class Number(Field):
                 self.shift[index] = np.fmin.reduce(values)
                 self.scale[index] = np.fmax.reduce(values) - self.shift[index]
             self.scale[index] = scale_of(self.scale[index], self.shift[index])
+        if self._differences:
+            changes = np.abs(np.diff(self.encode(frame, "training rows").numpy(), axis=0))
+            seen = np.isfinite(changes)
+            mean = np.where(seen, changes, 0.0).sum(0) / np.maximum(seen.sum(0), 1)
+            self.change = np.where(mean > 0, mean, 1.0).astype(np.float64)
 
     def encode(self, frame: pl.DataFrame, origin: str) -> Tensor:
         encoded = np.empty((frame.height, len(self.columns)), np.float32)
         for index, column in enumerate(self.columns):
             for some, values in _blocks(frame[column], origin):
-                encoded[some, index] = (values - self.shift[index]) / self.scale[index]
+                scaled = (values - self.shift[index]) / self.scale[index]
+                encoded[some, index] = self._limited(scaled)
         return torch.from_numpy(encoded)
 
     def plain(self, rows: Sequence[Values]) -> NDArray[Any] | None:
         values = plain_numbers(rows)
-        return None if values is None else ((values - self.shift) / self.scale).astype(np.float32)
+        if values is None:
+            return None
+        return self._limited((values - self.shift) / self.scale).astype(np.float32)
+
+    def _limited(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self._limit is None:
+            return values
+        limited: NDArray[np.float64] = self._limit * np.tanh(values / self._limit)
+        return limited
 
     def column(self, name: str, values: list[Any], origin: str) -> pl.Series:
         return raw_column(name, values, pl.Float64, "a number", origin)
 
     def encoder(self) -> Encoder:
-        return NumberEncoder(torch.from_numpy(self.gaps), self.unit)
+        encoder = NumberEncoder(torch.from_numpy(self.gaps), self.unit)
+        if not self._differences:
+            return encoder
+        return Differences(encoder, torch.from_numpy(self.change).float())
 
     def fitted(self) -> dict[str, Any]:
         return {
@@ -95,11 +124,13 @@ class Number(Field):
             "scale": self.scale.tolist(),
             "gaps": self.gaps.tolist(),
             "unit": self.unit,
+            **({"change": self.change.tolist()} if self._differences else {}),
         }
 
     def restore(self, fitted: dict[str, Any]) -> None:
         self.shift, self.scale = np.array(fitted["shift"], float), np.array(fitted["scale"], float)
         self.gaps, self.unit = np.array(fitted["gaps"], bool), float(fitted["unit"])
+        self.change = np.array(fitted.get("change", self.change), float)
 
     def example(self, index: int) -> float:
         return float(f"{self.shift[index]:.4g}")
@@ -131,6 +162,10 @@ class NumberEncoder(Encoder):
         self.register_buffer("gaps", gaps.nonzero()[:, 0], persistent=False)
         self._unit = unit
         self.features = len(gaps) + 2 * len(self.gaps)
+
+    def leave_flags(self) -> None:
+        self.features -= 2 * len(self.gaps)
+        self.gaps = self.gaps[:0]
 
     def observed(self, x: Tensor) -> Tensor:
         return (~torch.isnan(x)).to(x.dtype)

@@ -32,9 +32,10 @@ class Vocabulary:
         )
 
     @classmethod
-    def of(cls, values: pl.Series) -> Vocabulary:
-        """The vocabulary of `values`."""
+    def of(cls, values: pl.Series, least: int = 1) -> Vocabulary:
+        """The vocabulary of the `values` that are there at least so many times."""
         counts = words(values.drop_nulls()).rename("name").to_frame().group_by("name").len()
+        counts = counts.filter(pl.col("len") >= least)
         return cls(counts.sort(["len", "name"], descending=[True, False])["name"].to_list())
 
     def __len__(self) -> int:

@@ -166,21 +166,40 @@ class Program:
     # Operations of a forecast
 
     def segments(
-        self, values: Slot, features: Slot, wanted: Slot, gaps: bool, states: Sequence[int]
+        self,
+        values: Slot,
+        features: Slot,
+        wanted: Slot,
+        gaps: bool,
+        states: Sequence[int],
+        typical: Sequence[Sequence[float]],
     ) -> Any:
         """All of a forecast that no weights take part in; see csrc/program.h, Segmented.
 
-        `states` are ring, seen, gap and taken of `segue.forecaster.ForecasterState`.
+        `states` are ring, seen, gap, age and taken of `segue.forecaster.ForecasterState`, `typical`
+        are r and m of each column.
         """
-        return self.native.segments(values, features, wanted, gaps, list(states))
+        return self.native.segments(values, features, wanted, gaps, list(states), typical)
 
     def tanh_of_sums(self, per_series: Slot, per_step: Slot) -> Slot:
         """tanh(a + b) of a ``[M, C, U]`` and b ``[M, S, U]``: ``[M, C, S, U]``."""
         return int(self.native.tanh_of_sums(per_series, per_step))
 
-    def rescale(self, past: Any, change: Slot, horizon: int) -> Slot:
-        """a + s * change, quantiles in order: float64 ``[M, C, S, Q]``."""
-        return int(self.native.rescale(past, change, horizon))
+    def mean_of(self, parts: Sequence[Slot]) -> Slot:
+        """The mean of slots of one shape: their sum in order, divided by how many they are."""
+        if len(parts) == 1:
+            return parts[0]
+        return int(self.native.mean_of(list(parts)))
+
+    def rescale(
+        self, past: Any, change: Slot, horizon: int, shift: Sequence[float], middle: int
+    ) -> Slot:
+        """a + s * change, quantiles in order: float64 ``[M, C, S, Q]``.
+
+        Where there is a `shift`, of S * Q numbers, s times it is added then, and none passes the
+        one in the middle.
+        """
+        return int(self.native.rescale(past, change, horizon, list(shift), middle))
 
 
 def memory(tensor: Tensor | None) -> Array | None:

@@ -34,8 +34,9 @@ def gather(trained: Trained, evaluation: Evaluation | None) -> dict[str, Any]:
     made = [_stand_in(trained)] if evaluation is None else list(_records(trained, evaluation))
     # What is read back from a line of JSON is what a user sends.
     line = json.dumps(made[-1], ensure_ascii=False, default=_text)
+    live = {"causal": trained.network.causal, "reason": trained.network.reason}
     if len(line) > LONGEST:
-        return {"causal": trained.network.causal, "record": None, "answer": None, "after": 0}
+        return {**live, "record": None, "answer": None, "after": 0}
     answer = None
     if trained.network.causal:
         sent = [json.loads(json.dumps(record, default=_text)) for record in made]
@@ -44,7 +45,7 @@ def gather(trained: Trained, evaluation: Evaluation | None) -> dict[str, Any]:
         {} if evaluation is None or not _keyed(trained) else {_key(trained): _first_key(evaluation)}
     )
     return {
-        "causal": trained.network.causal,
+        **live,
         "record": {**key, **json.loads(line)},
         "answer": _first(answer or {}),
         "after": len(made) - 1,
@@ -62,8 +63,7 @@ def draw(declaration: Declaration, origin: str, example: dict[str, Any] | None) 
         code(_python(declaration, data, example)),
     ]
     if example is not None and not example["causal"]:
-        why = "This model reads its sequences in both directions, so it cannot run live."
-        return "".join(parts) + paragraph(why)
+        return "".join(parts) + paragraph(f"Note that it cannot run live: {example['reason']}.")
     if example is None or example["record"] is None:
         return "".join(parts)
     line = json.dumps(example["record"], ensure_ascii=False)

@@ -10,25 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segue.report.charts import (
-    ACCENT,
-    GREY,
-    PALE,
-    Cell,
-    Marked,
-    Trace,
-    axes,
-    chart,
-    grid,
-    line,
-    paragraph,
-    percent,
-    table,
-)
+from segue.report import curves, labels
+from segue.report.charts import PALE, Cell, Marked, Trace, chart, paragraph, percent, table
 from segue.report.plain import figures, label, moments
 from segue.report.scored import Scored
 from segue.tasks.classes import NONE
 from segue.tasks.classify import Classify
+from segue.tasks.many_labels import ManyLabels
 
 MOST = 30
 """Classes of a whole confusion matrix, and rows of the tables that stand in for a larger one."""
@@ -44,10 +32,13 @@ COLOURS = (
 
 def gather(scored: Scored) -> dict[str, Any]:
     """What the pictures of classes need."""
-    task, output, target = scored.task, scored.output, scored.target
+    task, target = scored.task, scored.target
     assert isinstance(task, Classify) and isinstance(target, Tensor)
-    sure, claimed = torch.softmax(output.double(), 1).max(1)
-    seen = target != NONE
+    output = scored.output.double() / task.temperature
+    if isinstance(task.labelling, ManyLabels):
+        return labels.gather(task.labelling.names, output, target)
+    shares, seen = torch.softmax(output, 1), target != NONE
+    sure, claimed = shares.max(1)
     pairs, counts = _pairs(target[seen], claimed[seen], len(task.classes))
     actual = torch.bincount(target[seen], minlength=len(task.classes)).numpy()
     names = task.classes.names
@@ -56,7 +47,12 @@ def gather(scored: Scored) -> dict[str, Any]:
         "matrix": _matrix(names, pairs, counts),
         "confusions": _confusions(names, pairs, counts, actual),
         "by_class": _by_class(names, pairs, counts, actual),
-        "sure": _sure(sure[seen].numpy(), (claimed == target)[seen].numpy()),
+        "sure": curves.groups(sure[seen].numpy(), (claimed == target)[seen].numpy()),
+        "ranked": (
+            curves.ranked(names[1], shares[seen, 1].numpy(), (target == 1)[seen].numpy())
+            if len(names) == 2
+            else None
+        ),
         "strip": _strip(scored, names, claimed, target, sure) if task.every else None,
         "mistakes": [] if task.every else _mistakes(scored, names, claimed, target, sure),
     }
@@ -64,11 +60,15 @@ def gather(scored: Scored) -> dict[str, Any]:
 
 def draw(picture: dict[str, Any]) -> str:
     """The HTML of what `gather` gave."""
+    if "labels" in picture:
+        return labels.draw(picture)
     parts = ["<h3>What is taken for what</h3>", _confusion(picture)]
     parts += ["<h3>By class</h3>", _class_table(picture)]
     if picture["strip"] is not None:
         parts += ["<h3>Step by step</h3>", _strip_chart(picture["strip"])]
-    parts += ["<h3>How sure, how right</h3>", _sure_chart(picture["sure"])]
+    parts += ["<h3>How sure, how right</h3>", curves.reliability(picture["sure"])]
+    if picture.get("ranked"):
+        parts += ["<h3>At every threshold</h3>", curves.thresholds(picture["ranked"])]
     if picture["mistakes"]:
         parts += ["<h3>Its surest mistakes</h3>", _mistake_table(picture["mistakes"])]
     return "".join(parts)
@@ -125,16 +125,6 @@ def _by_class(
         both = actual[code] + claimed[code]
         f1 = 2 * hits[code] / both if both else None
         rows.append([label(names[code]), int(actual[code]), recall, precision, f1])
-    return rows
-
-
-def _sure(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> list[list[float]]:
-    """Per tenth of the claimed probability: its mean, the share that was right, and how many."""
-    tenth = np.minimum((sure * 10).astype(np.int64), 9)
-    rows = []
-    for one in np.unique(tenth):
-        own = tenth == one
-        rows.append([float(sure[own].mean()), float(right[own].mean()), int(own.sum())])
     return rows
 
 
@@ -211,30 +201,6 @@ def _class_table(picture: dict[str, Any]) -> str:
         note += f" The {len(rows)} most frequent of {picture['classes']:,} classes."
     header = ["class", "count", "recall", "precision", "F1"]
     return table(header, rows, "numbers") + paragraph(note, "note")
-
-
-def _sure_chart(sure: list[list[float]]) -> str:
-    traces = [
-        line([0, 1], [0, 1], "as sure as right", GREY, width=1.2, dash="dash"),
-        line(
-            [row[0] for row in sure],
-            [row[1] for row in sure],
-            "model",
-            ACCENT,
-            mode="lines+markers",
-        ),
-    ]
-    most = max((row[2] for row in sure), default=1)
-    traces[1]["marker"]["size"] = [5 + 13 * (row[2] / most) ** 0.5 for row in sure]
-    traces[1]["text"] = [f"{row[2]:,.0f} answers" for row in sure]
-    layout = axes("probability the model gives to its answer", "share that is right")
-    for axis in ("xaxis", "yaxis"):
-        layout[axis] |= {"range": [-0.02, 1.05], "tickformat": ".0%"}
-    note = (
-        "Answers in groups by the probability that the model gave them; larger dots stand for more"
-        " answers. On the dashed line it is exactly as sure as it should be; below it is too sure."
-    )
-    return grid([chart("", traces, layout)]) + paragraph(note, "note")
 
 
 def _strip_chart(strip: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segue.report.charts import Cell, chart, paragraph, table
 from segue.report.plain import figures, label
 from segue.report.scored import Scored
-from segue.tasks.next_element import NextElement
+from segue.tasks.next_element import NextElement, surprises
 
 EXCERPT = 700
 """Elements of the excerpt."""
@@ -31,10 +31,7 @@ def gather(scored: Scored) -> dict[str, Any]:
     assert isinstance(task, NextElement) and isinstance(target, Tensor)
     if task.many:
         return {"roll": _roll(scored, task, target), "excerpt": None}
-    loss = nn.functional.cross_entropy(
-        scored.output.double(), target, ignore_index=-1, reduction="none"
-    )
-    loss = torch.where(target < 0, torch.nan, loss)
+    loss = surprises(scored.output, target)
     return {
         "roll": None,
         "excerpt": _excerpt(scored, task, loss.numpy()),

@@ -51,7 +51,7 @@ def gather(scored: Scored) -> dict[str, Any]:
     """
     task, target = scored.task, scored.target
     assert isinstance(task, Forecast) and isinstance(target, Future)
-    output = scored.output.double().numpy()
+    output = task.values(scored.output).double().numpy()
     truth, unit = target.values.numpy(), target.naive.numpy()[:, :, None]
     point, naive = output[..., task.middle], best_naive(scored, task)
     ours, theirs = np.abs(truth - point) / unit, np.abs(truth - naive) / unit
@@ -66,7 +66,7 @@ def gather(scored: Scored) -> dict[str, Any]:
         "columns": [label(column) for column in task.columns[:COLUMNS]],
         "season": task.season,
         "naive": scored.score.best_baseline,
-        "share": task.quantiles[-1] - task.quantiles[0] if task.outputs > 1 else None,
+        "share": task.nominal if task.has_band else None,
         "panels": [
             _panel(scored, task, output, naive, place) for place in _chosen(scored, by_pair, truth)
         ],
@@ -75,7 +75,7 @@ def gather(scored: Scored) -> dict[str, Any]:
             "ahead": (ahead + 1).tolist(),
             "model": figures(mean(ours * per_step, (0, 1))[ahead]),
             "naive": figures(mean(theirs * per_step, (0, 1))[ahead]),
-            "inside": figures(mean(inside, (0, 1))[ahead]) if task.outputs > 1 else None,
+            "inside": figures(mean(inside, (0, 1))[ahead]) if task.has_band else None,
         },
         "by_column": [
             [
@@ -180,8 +180,8 @@ def _panel(
         "t": moments(clock, scored.times(span, origin + 1 + ahead)),
         "truth": figures(values[origin + 1 + ahead]),
         "point": figures(made[ahead, task.middle]),
-        "low": figures(made[ahead, 0]) if task.outputs > 1 else None,
-        "high": figures(made[ahead, -1]) if task.outputs > 1 else None,
+        "low": figures(made[ahead, 0]) if task.has_band else None,
+        "high": figures(made[ahead, -1]) if task.has_band else None,
         "naive": figures(naive[answer, column][ahead]),
     }
 

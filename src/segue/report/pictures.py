@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from segue.report import classes, elements, forecasts, numbers
+from segue.report import anomalies, classes, elements, forecasts, numbers, texts, transcripts
 from segue.report.scored import Scored
 
 
@@ -22,5 +22,9 @@ PICTURES: dict[str, Picture] = {
     "regress": Picture(numbers.gather, numbers.draw),
     "tag": Picture(classes.gather, classes.draw),
     "next": Picture(elements.gather, elements.draw),
+    "transcribe": Picture(transcripts.gather, transcripts.draw),
+    "anomaly": Picture(anomalies.gather, anomalies.draw),
+    "translate": Picture(texts.gather, texts.draw),
+    "summarise": Picture(texts.gather, texts.draw),
 }
 """By the name of the task in the declaration."""

@@ -91,13 +91,15 @@ class Scored:
 
     def text(self, span: int) -> list[str]:
         """The beginning of a span's text, in a list that is empty where no input is a text."""
-        field = next((f for f in self.trained.fields.values() if isinstance(f, Text)), None)
+        columns = self.sequences.steps.columns
+        texts = (field for field in self.trained.fields.values() if isinstance(field, Text))
+        field = next((field for field in texts if field.columns[0] in columns), None)
         if field is None:
             return []
         first = int(self.sequences.offsets[self.part.rows[span]] + self.part.start[span])
         length = min(int(self.part.stop[span] - self.part.start[span]), LABEL + 1)
-        characters = self.sequences.steps[field.columns[0]][first : first + length]
-        return [label("".join(characters.fill_null("").to_list()))]
+        units = self.sequences.steps[field.columns[0]][first : first + length]
+        return [label(field.units.join(units.drop_nulls().to_list()))]
 
     def key(self, span: int) -> str | None:
         """The name of a span's sequence; None where the data are one sequence."""

@@ -30,6 +30,7 @@ METRICS = {
     ),
     "smape": Metric("sMAPE", "symmetric absolute error, 0 to 200 per cent"),
     "coverage": Metric("inside the band", "share of the values inside the band", None, True),
+    "nominal": Metric("asked of the band", "share that should be inside the band", None, True),
     "accuracy": Metric("accuracy", "share of right answers", False, True),
     "macro_f1": Metric(
         "macro-F1", "mean over the classes of F1, the harmonic mean of recall and precision", False
@@ -40,6 +41,22 @@ METRICS = {
     "log_loss": Metric(
         "log-loss", "mean of −log of the probability given to the right class, in nats"
     ),
+    "ece": Metric(
+        "calibration error",
+        "how far the probabilities of the answers are from the share that is right, on average",
+    ),
+    "roc_auc": Metric(
+        "ROC AUC",
+        "chance that a case is scored above one of the other class, 0.5 by guessing",
+        False,
+    ),
+    "average_precision": Metric(
+        "average precision", "precision over all thresholds, averaged by recall", False
+    ),
+    "micro_f1": Metric("micro-F1", "F1 over all labels together", False),
+    "mean_average_precision": Metric(
+        "mean average precision", "average precision of each label, averaged", False
+    ),
     "r2": Metric(
         "R²", "1 is exact, 0 is no better than the mean of what was scored; no unit", False
     ),
@@ -49,6 +66,19 @@ METRICS = {
     "perplexity": Metric(
         "perplexity",
         "as unsure as between this many equally likely elements; the exponential of NLL",
+    ),
+    "bleu": Metric(
+        "BLEU", "how many runs of one to four words are those of a target, of 100", False
+    ),
+    "chrf": Metric("chrF", "the same for runs of one to six characters, of 100", False),
+    "rouge1": Metric("ROUGE-1", "words in common with the best target, of 100", False),
+    "rouge2": Metric("ROUGE-2", "pairs of words in common with the best target, of 100", False),
+    "rougeL": Metric("ROUGE-L", "words in common, in the same order, of 100", False),
+    "token_accuracy": Metric(
+        "token accuracy",
+        "share of a target's units that are the likeliest, given those before them",
+        False,
+        True,
     ),
 }
 """By the name that the tasks give; the order is that of the table's notes."""

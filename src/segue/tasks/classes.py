@@ -13,6 +13,8 @@ from torch import Tensor
 
 from segue.errors import DataError
 from segue.fields.vocabulary import Vocabulary, unworded, words
+from segue.tasks.calibration import calibration_error
+from segue.tasks.ranking import average_precision, roc_auc
 
 NONE = -1
 """The code of a missing target."""
@@ -75,12 +77,31 @@ def shares(logits: NDArray[Any]) -> NDArray[np.float64]:
 def class_scores(logits: Tensor, target: Tensor) -> dict[str, float]:
     """Scores of logits ``[M, K]`` against codes ``[M]``, of which -1 do not count.
 
-    They are those of `code_scores` and the mean log-loss in nats; NaN where there are no targets.
+    They are those of `code_scores`, the mean log-loss in nats, the expected calibration error
+    (``ece``), and for two classes those of `ranked_scores`; NaN where there are no targets.
     """
     seen = target != NONE
     logits, target = logits[seen].double(), target[seen]
     loss = torch.nn.functional.cross_entropy(logits, target)
-    return {**code_scores(logits.argmax(1), target), "log_loss": float(loss)}
+    probabilities, predicted = logits.softmax(1), logits.argmax(1)
+    sure = probabilities.gather(1, predicted[:, None])[:, 0]
+    return {
+        **code_scores(predicted, target),
+        "log_loss": float(loss),
+        "ece": calibration_error(sure.numpy(), (predicted == target).numpy()),
+        **(ranked_scores(probabilities[:, 1], target) if logits.shape[1] == 2 else {}),
+    }
+
+
+def ranked_scores(second: Tensor, target: Tensor) -> dict[str, float]:
+    """Scores at all thresholds of the second of two classes, given its probability ``[M]`` and
+    codes ``[M]``: the area under the ROC curve, and the average precision.
+    """
+    scores, positive = second.numpy(), (target == 1).numpy()
+    return {
+        "roc_auc": roc_auc(scores, positive),
+        "average_precision": average_precision(scores, positive),
+    }
 
 
 def code_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
@@ -109,4 +130,9 @@ def majority_scores(counts: list[int], target: Tensor) -> dict[str, float]:
     seen, known = target[target != NONE], torch.tensor(counts, dtype=torch.float64)
     frequencies = ((known + 1) / (known + 1).sum()).log()
     scores = code_scores(torch.full_like(seen, int(known.argmax())), seen)
-    return {**scores, "log_loss": float(-frequencies[seen].mean())}
+    second = torch.zeros(len(seen))
+    return {
+        **scores,
+        "log_loss": float(-frequencies[seen].mean()),
+        **(ranked_scores(second, seen) if len(counts) == 2 else {}),
+    }

@@ -1,109 +1,129 @@
-"""One class for a whole sequence."""
+"""One class, or any number of labels, for a whole sequence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, StrictBool
 from torch import Tensor, nn
 
-from segue.errors import DataError
+from segue.errors import SpecError
 from segue.fields import Field
+from segue.fields.vocabulary import word
 from segue.layers import Linear
-from segue.schema import Output
+from segue.schema import AboveZero, Output
 from segue.sequences import Part, Sequences
-from segue.tasks.classes import NONE, Classes, class_scores, majority_scores, shares
+from segue.tasks.classes import Classes
+from segue.tasks.labelling import Labelling, Rows
+from segue.tasks.many_labels import ManyLabels
+from segue.tasks.one_class import OneClass
 from segue.tasks.task import Metrics, Task
 
 
-class Classify(Task):
-    """``softmax(W h + b)`` over the classes of the training rows; the loss is the cross-entropy in
-    nats.
+def _worded(value: object) -> object:
+    """The keys of a mapping as words: YAML reads a bare 7 as a number."""
+    return {word(key): own for key, own in value.items()} if isinstance(value, dict) else value
 
-    Baseline: always the most frequent class of the training rows. Scores: see
-    `segue.tasks.classes`.
+
+Weights = Annotated[Literal["none", "balanced"] | dict[str, AboveZero], BeforeValidator(_worded)]
+
+
+class Classify(Task):
+    """``W h + b`` as the logits of `OneClass` or of `ManyLabels`, divided by a temperature where
+    the probabilities are calibrated.
     """
 
     title = "Classifying sequences by {name}"
     every = False
-    main = "accuracy"
     lower_is_better = False
+    several = True
 
     class Spec(Output):
         """Options of task `classify`."""
 
-    def __init__(self, name: str, columns: tuple[str, ...], spec: Output) -> None:
+        labels: Literal["one", "many"] = "one"
+        weights: Weights = "none"
+        calibrate: StrictBool = False
+
+    def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
         super().__init__(name, columns, spec)
-        self.classes = Classes([], "String")
-        self.counts: list[int] = []
-
-    def _values(self, sequences: Sequences) -> pl.Series:
-        """The target column; `tag` reads it from the steps."""
-        return sequences.static[self.columns[0]]
-
-    def fit(self, train: Sequences, fields: Mapping[str, Field]) -> None:
-        where = f"{train.origin}: column {self.columns[0]!r}"
-        self.classes = Classes.of(self._values(train), where)
-        codes = self.encode(train)
-        self.counts = torch.bincount(codes[codes != NONE], minlength=len(self.classes)).tolist()
-
-    def encode(self, sequences: Sequences) -> Tensor:
-        values = self._values(sequences)
-        codes = self.classes.encode(values)
-        where = f"{sequences.origin}: column {self.columns[0]!r}"
-        if values.null_count() and not self.every:
-            place = sequences.place(int(values.is_null().arg_max() or 0))
-            fix = "fill it in or remove the sequence"
-            raise DataError(f"{where}, {place}", "a class for every sequence", "none", fix)
-        unknown = np.flatnonzero((codes == NONE) & values.is_not_null().to_numpy())
-        if len(unknown):
-            row = int(unknown[0])
-            place = self._place(sequences, row)
-            shown = ", ".join(self.classes.names[:5]) + (", ..." if len(self.classes) > 5 else "")
-            expected = f"one of the {len(self.classes)} classes of the training rows ({shown})"
-            fix = "correct it, or see that the training part has examples of it"
-            raise DataError(f"{where}, {place}", expected, repr(values[row]), fix)
-        return torch.from_numpy(codes)
-
-    def _place(self, sequences: Sequences, row: int) -> str:
-        return sequences.place(row)
-
-    def head(self, features: int) -> nn.Module:
-        return Linear(features, len(self.classes))
-
-    def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        seen = target != NONE
-        return nn.functional.cross_entropy(output[seen], target[seen], reduction="none")
-
-    def metrics(self, output: Tensor, target: Tensor) -> Metrics:
-        return class_scores(output, target)
-
-    def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
-        return {"majority": majority_scores(self.counts, self.encode(part.of(sequences)))}
-
-    def decode(self, output: Tensor) -> pl.DataFrame:
-        logits = output.numpy()
-        columns = {self.name: self.classes.values[logits.argmax(1)]}
-        for name, column in zip(self._share_names, shares(logits).T, strict=True):
-            columns[name] = pl.Series(column)
-        return pl.DataFrame(columns)
-
-    def answers(self, output: NDArray[Any]) -> dict[str, list[Any]]:
-        listed, best = self.classes.listed, output.argmax(1).tolist()
-        found = dict(zip(self._share_names, shares(output).T.tolist(), strict=True))
-        return {self.name: [listed[code] for code in best], **found}
+        many = spec.labels == "many"
+        if len(columns) > 1 and not many:
+            got, fix = ", ".join(columns[:8]), "declare each column on its own, or labels: many"
+            where = f"outputs.{name}.task"
+            raise SpecError(where, f"one column for task {spec.task}", got, fix)
+        self.labelling: Labelling = (ManyLabels if many else OneClass)(name, columns)
+        self.main = self.labelling.main
+        self.calibrates_on = "valid" if spec.calibrate else None
+        self.temperature = 1.0
+        self._said, self._weights = spec.weights, torch.ones(0)
 
     @property
-    def _share_names(self) -> list[str]:
-        return [f"{self.name}_p_{name}" for name in self.classes.names]
+    def classes(self) -> Classes:
+        """The classes, of one class alone."""
+        assert isinstance(self.labelling, OneClass)
+        return self.labelling.classes
+
+    @property
+    def counts(self) -> list[int]:
+        """How often each class or label occurs in the training rows, ``[K]``."""
+        return self.labelling.counts
+
+    def _rows(self, sequences: Sequences) -> Rows:
+        """The target columns; `tag` reads them from the steps."""
+        frame = sequences.static.select(self.columns)
+        return Rows(frame, sequences.origin, sequences.place, required=True)
+
+    def fit(self, train: Sequences, fields: Mapping[str, Field]) -> None:
+        self.labelling.fit(self._rows(train))
+        self._weights = self._loss_weights()
+
+    def _loss_weights(self) -> Tensor:
+        """What each class or label weighs in the loss ``[K]``; nothing where all weigh 1."""
+        if self._said == "none":
+            return torch.ones(0)
+        if self._said == "balanced":
+            return torch.tensor(self.labelling.balanced())
+        names = self.labelling.names
+        for name in self._said:
+            if name not in names:
+                where = f"outputs.{self.name}.weights.{name}"
+                expected = "one of " + ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+                raise SpecError(where, expected, repr(name), "correct or remove it")
+        return torch.tensor([float(self._said.get(name, 1.0)) for name in names])
+
+    def encode(self, sequences: Sequences) -> Tensor:
+        return self.labelling.encode(self._rows(sequences))
+
+    def head(self, features: int) -> nn.Module:
+        return Linear(features, len(self.labelling.names))
+
+    def losses(self, output: Tensor, target: Tensor) -> Tensor:
+        weights = self._weights.to(output.dtype) if len(self._weights) else None
+        return self.labelling.losses(output, target, weights)
+
+    def calibrate(self, output: Tensor, target: Tensor) -> None:
+        self.temperature = self.labelling.temperature(output, target)
+
+    def metrics(self, output: Tensor, target: Tensor) -> Metrics:
+        return self.labelling.metrics(output / self.temperature, target)
+
+    def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
+        return self.labelling.baselines(self._rows(part.of(sequences)))
+
+    def decode(self, output: Tensor) -> pl.DataFrame:
+        return self.labelling.decode(output.numpy() / self.temperature)
+
+    def answers(self, output: NDArray[Any]) -> dict[str, list[Any]]:
+        return self.labelling.answers(output / self.temperature)
 
     def fitted(self) -> dict[str, Any]:
-        return {"classes": self.classes.names, "dtype": self.classes.dtype, "counts": self.counts}
+        return {**self.labelling.fitted(), "temperature": self.temperature}
 
     def restore(self, fitted: dict[str, Any]) -> None:
-        self.classes = Classes(fitted["classes"], fitted["dtype"])
-        self.counts = list(fitted["counts"])
+        self.labelling.restore(fitted)
+        self.temperature = float(fitted.get("temperature", 1.0))

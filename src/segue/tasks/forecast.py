@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from pydantic import field_validator
+from pydantic import StrictBool, field_validator, model_validator
 from torch import Tensor
 
 from segue.errors import DataError
@@ -19,6 +19,7 @@ from segue.fields.field import blocks
 from segue.fields.number import moments, numbers, scale_of
 from segue.schema import Output, Positive, real
 from segue.sequences import Part, Sequences
+from segue.tasks.distributions import DISTRIBUTIONS, Distribution, Quantiles
 from segue.tasks.task import Metrics, Task
 
 Quantile = Annotated[float, real("a level above 0 and below 1", lambda q: 0 < q < 1)]
@@ -47,17 +48,18 @@ class Future(NamedTuple):
 class Forecast(Task):
     """From every step t, the values of the target columns at t+1 .. t+S.
 
-    With quantiles the loss is twice the pinball loss, averaged over the quantiles q::
+    The network gives the numbers of a `Distribution` for every value to come, whose docstring has
+    the loss: quantiles with the pinball loss, or the parameters of a law with its negative
+    log-likelihood. The point forecast is the quantile 0.5; with ``quantiles: []`` it is the mean,
+    of quantiles learnt by the squared error.
 
-        2 max(q e, (q - 1) e)       e = (y - forecast) / unit
-
-    where the unit is that of the option; with ``quantiles: []`` it is ``e^2`` and the forecast is
-    the mean. The point forecast is the quantile 0.5.
+    With ``conformal`` the band is set so that it would have held in the validation part; see
+    `segue.conformal`.
 
     Metrics: mae, rmse, ``mse_scaled`` (squared error in units of the spread), ``mase`` (absolute
     error over that of the seasonal naive forecast in the training rows; Hyndman and Koehler 2006),
     ``smape`` (200 |y - f| / (|y| + |f|), in per cent), and ``coverage``, the share of values inside
-    the outer quantiles.
+    the outer quantiles, beside ``nominal``, what it should be.
 
     Baselines: the last value; the value one season ago; the last value with the mean slope of the
     past (drift); the value one season ago with the mean change over a season in the past. A missing
@@ -77,6 +79,9 @@ class Forecast(Task):
             horizon: S, how many steps ahead.
             quantiles: levels of the forecast distribution, 0.5 among them; an empty list forecasts
                 the mean.
+            distribution: what is learnt: the ``quantiles`` themselves, or a law from which they
+                follow: ``gaussian``, ``student_t`` (heavy tails), ``negative_binomial`` (counts).
+            conformal: whether the quantiles but 0.5 are calibrated on the validation part.
             season: steps in a season m, such as 24 for hourly values; inferred from the clock.
             unit: what the loss measures the errors of a series in: its ``spread`` (standard
                 deviation in the training rows), or its ``level`` (mean absolute value), so that
@@ -87,6 +92,10 @@ class Forecast(Task):
         horizon: Positive
         quantiles: tuple[Quantile, ...] = (0.1, 0.5, 0.9)
         season: Positive | None = None
+        distribution: Literal["quantiles", "gaussian", "student_t", "negative_binomial"] = (
+            "quantiles"
+        )
+        conformal: StrictBool = False
         unit: Literal["spread", "level"] = "spread"
 
         @field_validator("quantiles")
@@ -96,26 +105,61 @@ class Forecast(Task):
                 raise ValueError("different levels with 0.5 among them, or []")
             return levels
 
+        @model_validator(mode="after")
+        def _a_band_to_calibrate(self) -> Forecast.Spec:
+            if self.conformal and len(self.quantiles) < 2:
+                raise ValueError("at least two quantiles with `conformal: true`")
+            return self
+
     def __init__(self, name: str, columns: tuple[str, ...], spec: Spec) -> None:
         super().__init__(name, columns, spec)
         self.horizon = spec.horizon
         self.quantiles = tuple(sorted(spec.quantiles))
         self.season = spec.season or 1
         self.unit = spec.unit
+        self.conformal = spec.conformal
+        law = DISTRIBUTIONS.get(spec.distribution)
+        self.distribution: Distribution = Quantiles(self.quantiles) if law is None else law()
+        self.levels: list[list[float]] = [list(self.quantiles)] * self.horizon
+        """The levels ``[S][Q]`` at which a law is read, as calibrated."""
+        self.shift: list[list[float]] = [[0.0] * self.outputs] * self.horizon
+        """By how many units of the scale quantiles are moved, ``[S][P]``, as calibrated."""
         self.gaps = False
         """Whether the training rows have missing values."""
+        self.typical: list[list[float]] = []
+        """Of each column the usual spread of a training series in units of its level, and the least
+        spread of any, ``[2][C]``.
+        """
         self._units: dict[str, list[list[float]]] = {}
         self._mean_units: list[list[float]] = []
 
     @property
     def outputs(self) -> int:
-        """Q, numbers per forecast value."""
-        return max(1, len(self.quantiles))
+        """P, numbers per forecast value."""
+        return self.distribution.parameters
+
+    @property
+    def has_band(self) -> bool:
+        """Whether there is more than a point forecast."""
+        return len(self.quantiles) > 1
+
+    @property
+    def nominal(self) -> float:
+        """The share of values that should fall inside the outer quantiles."""
+        return self.quantiles[-1] - self.quantiles[0] if self.has_band else 0.0
 
     @property
     def middle(self) -> int:
-        """The index of the point forecast among the outputs."""
+        """The index of the point forecast among the `values`."""
         return self.quantiles.index(0.5) if self.quantiles else 0
+
+    def values(self, output: Tensor) -> Tensor:
+        """What was said of every value, ``[M, C, S, P]``, as its quantiles ``[M, C, S, Q]`` in
+        order; as the mean ``[M, C, S, 1]`` where there are none.
+        """
+        if not self.quantiles:
+            return output[..., :1]
+        return self.distribution.quantile(output, torch.tensor(self.levels, dtype=torch.float64))
 
     def series(self, sequences: Sequences) -> list[NDArray[np.float64]]:
         """The values of the target columns, ``[N]`` each, NaN where missing; views of the frame
@@ -137,6 +181,8 @@ class Forecast(Task):
                 where = f"{train.origin}: column {column!r}"
                 fix = "fill in the target"
                 raise DataError(where, "numbers in the training rows", "no value at all", fix)
+            if not self.distribution.shifts:
+                _refuse_all_but_counts(column, train)
             self.gaps = self.gaps or series.null_count() > 0
             for row, (start, length) in enumerate(zip(train.offsets, train.lengths, strict=False)):
                 own = series.slice(start, length)
@@ -145,8 +191,10 @@ class Forecast(Task):
         mean = np.where(known, units, 0.0).sum(0) / np.maximum(known.sum(0), 1)
         mean[mean == 0] = 1.0
         self._mean_units = mean.tolist()
-        filled = np.where(known, units, mean).tolist()
-        self._units = dict(zip(map(str, train.keys), filled, strict=True))
+        filled = np.where(known, units, mean)
+        spread, level = filled[:, 0], filled[:, 2]
+        self.typical = [(spread / level).mean(0).tolist(), spread.min(0).tolist()]
+        self._units = dict(zip(map(str, train.keys), filled.tolist(), strict=True))
 
     def units(self, keys: pl.Series) -> tuple[Tensor, Tensor, Tensor]:
         """Spread, naive error and level of each key's series, ``[B, C]`` each; those of a key
@@ -165,20 +213,19 @@ class Forecast(Task):
         raise AssertionError("a forecast has a Forecaster instead of a head")
 
     def losses(self, output: Tensor, target: Future) -> Tensor:
-        unit = target.level if self.unit == "level" else target.spread
-        error = (target.values[..., None] - output) / unit[..., None, None]
-        error = error[~target.values.isnan()].float()
-        if not self.quantiles:
-            return error[:, 0].square()
-        levels = torch.tensor(self.quantiles)
-        return 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
+        unit = (target.level if self.unit == "level" else target.spread)[..., None]
+        seen = ~target.values.isnan()
+        own = unit.expand_as(target.values)[seen]
+        return self.distribution.losses(output[seen], target.values[seen], own)
 
     def metrics(self, output: Tensor, target: Future) -> Metrics:
-        scores = _means(_sums(output[..., self.middle], target))
-        if len(self.quantiles) > 1:
+        found = self.values(output)
+        scores = _means(_sums(found[..., self.middle], target))
+        if self.has_band:
             seen = ~target.values.isnan()
-            inside = (target.values >= output[..., 0]) & (target.values <= output[..., -1])
+            inside = (target.values >= found[..., 0]) & (target.values <= found[..., -1])
             scores["coverage"] = float(inside[seen].double().mean())
+            scores["nominal"] = round(self.nominal, 12)
         return scores
 
     def baselines(self, sequences: Sequences, part: Part) -> dict[str, Metrics]:
@@ -207,13 +254,14 @@ class Forecast(Task):
         return {name: _means(found) for name, found in sums.items()}
 
     def decode(self, output: Tensor) -> pl.DataFrame:
-        """``[M, C, S, Q]`` to M * S rows: for each column the point forecast, and column_q10, ...
+        """``[M, C, S, P]`` to M * S rows: for each column the point forecast, and column_q10, ...
         for its quantiles.
         """
-        return pl.DataFrame(self._columns(output.numpy())).fill_nan(None)
+        return pl.DataFrame(self._columns(output)).fill_nan(None)
 
     def answers(self, output: NDArray[Any]) -> dict[str, list[Any]]:
-        columns = {name: values.tolist() for name, values in self._columns(output).items()}
+        made = self._columns(torch.from_numpy(output))
+        columns = {name: values.tolist() for name, values in made.items()}
         if not np.isnan(output).any():
             return columns
         return {
@@ -221,22 +269,32 @@ class Forecast(Task):
             for name, values in columns.items()
         }
 
-    def _columns(self, output: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    def _columns(self, output: Tensor) -> dict[str, NDArray[np.float64]]:
         columns: dict[str, NDArray[np.float64]] = {}
+        found = self.values(output).double().numpy()
         for index, name in enumerate(self.columns):
-            values = output[:, index].astype(np.float64)
+            values = found[:, index]
             columns[name] = values[..., self.middle].reshape(-1)
-            if len(self.quantiles) > 1:
+            if self.has_band:
                 for place, level in enumerate(self.quantiles):
                     columns[f"{name}_q{level * 100:g}"] = values[..., place].reshape(-1)
         return columns
 
     def fitted(self) -> dict[str, Any]:
-        return {"gaps": self.gaps, "units": self._units, "mean_units": self._mean_units}
+        return {
+            "gaps": self.gaps,
+            "units": self._units,
+            "mean_units": self._mean_units,
+            "levels": self.levels,
+            "shift": self.shift,
+            "typical": self.typical,
+        }
 
     def restore(self, fitted: dict[str, Any]) -> None:
         self.gaps, self._units = bool(fitted["gaps"]), dict(fitted["units"])
         self._mean_units = list(fitted["mean_units"])
+        self.levels, self.shift = list(fitted["levels"]), list(fitted["shift"])
+        self.typical = list(fitted["typical"])
 
 
 _NAMES = ("mase", "mae", "rmse", "mse_scaled", "smape")
@@ -294,6 +352,14 @@ def filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """A missing value is the last one before it, or the first one after where there is none."""
     series = pl.Series(values).fill_nan(None).fill_null(strategy="forward")
     return series.fill_null(strategy="backward").fill_null(0.0).to_numpy()
+
+
+def _refuse_all_but_counts(column: str, train: Sequences) -> None:
+    values = numbers(train.steps[column], train.origin)
+    bad = values[(values < 0) | (values % 1 > 0)]
+    if len(bad):
+        where, fix = f"{train.origin}: column {column!r}", "choose another distribution"
+        raise DataError(where, "counts 0, 1, 2, ... for negative_binomial", f"{bad[0]:g}", fix)
 
 
 def _units_of(series: pl.Series, season: int, origin: str) -> tuple[float, float, float]:

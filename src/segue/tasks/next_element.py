@@ -114,8 +114,7 @@ class NextElement(Task):
         if self.many:
             return {"nll": float(self.losses(output.double(), target.double()).mean())}
         seen = target >= 0
-        losses, right = self.losses(output.double(), target), output.argmax(1) == target
-        return _scores(losses, right[seen])
+        return _scores(surprises(output, target)[seen], (output.argmax(1) == target)[seen])
 
     def _count(self, train: Sequences) -> None:
         """How often each element follows in the training part, and, for few enough elements, how
@@ -172,9 +171,13 @@ class NextElement(Task):
     @staticmethod
     def _best(output: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The likeliest element that is known, counted from 0, and its share ``[M]``."""
-        known = shares(output)[:, 1:]
-        best: NDArray[np.int64] = known.argmax(1)
-        return best, known[np.arange(len(best)), best]
+        best: NDArray[np.int64] = output[:, 1:].argmax(1)
+        share, size = np.empty(len(best)), max(1, 2**22 // output.shape[1])
+        for first in range(0, len(best), size):
+            some = slice(first, first + size)
+            known = shares(output[some])[:, 1:]
+            share[some] = known[np.arange(len(known)), best[some]]
+        return best, share
 
     @cached_property
     def _elements(self) -> pl.Series:
@@ -199,6 +202,22 @@ class NextElement(Task):
         self.many, self.steps = bool(fitted["many"]), int(fitted["steps"])
         self.counts = torch.tensor(fitted["counts"], dtype=torch.int64)
         self.pairs = torch.tensor(fitted["pairs"], dtype=torch.int64)
+
+
+def surprises(output: Tensor, target: Tensor) -> Tensor:
+    """-log p of the element that came at each step, float64 ``[M]``; NaN where none is known.
+
+    Some rows at a time, since of many words there are many numbers in a row.
+    """
+    found = torch.full((len(output),), torch.nan, dtype=torch.float64)
+    size = max(1, 2**22 // output.shape[1])
+    for first in range(0, len(output), size):
+        some = slice(first, first + size)
+        losses = nn.functional.cross_entropy(
+            output[some].double(), target[some], ignore_index=-1, reduction="none"
+        )
+        found[some] = torch.where(target[some] < 0, torch.nan, losses)
+    return found
 
 
 def _scores(losses: Tensor, right: Tensor) -> Metrics:
