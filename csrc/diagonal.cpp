@@ -69,9 +69,8 @@ void scan_piece(const Primitives& p, const DiagonalScan& call, const Sequence* b
     int64_t used = 0;
     const auto flush = [&] {
         if (!used) return;
-        float* scratch = call.w_x.half ? half_scratch(used, I) : nullptr;
-        p.advance_diagonal(call.law, {used, start, &nothing, x, {}, call.w_x, panels.from, panels.to, scratch}, rows,
-                           call.rates);
+        const Step step{used, start, &nothing, x, {}, call.w_x, panels.from, panels.to, nullptr};
+        p.advance_diagonal(call.law, step, rows, call.rates);
         used = 0;
     };
     for (const Sequence* sequence = begin; sequence < end; ++sequence) {
@@ -93,7 +92,8 @@ void scan_piece(const Primitives& p, const DiagonalScan& call, const Sequence* b
     }
 }
 
-// The way back through some units of a sequence, from its last step to its first. `sums` has room for four rows.
+// The way back through some units of a sequence, from its last step to its first. `sums` has room for two rows of all
+// that is summed.
 void scan_back_sequence(const Primitives& p, const DiagonalGrad& call, const Sequence& sequence, Range units,
                         float* sums) {
     constexpr int64_t kBlock = 128;  // sums of sums, so that rounding does not grow with the steps
@@ -114,9 +114,9 @@ void scan_back_sequence(const Primitives& p, const DiagonalGrad& call, const Seq
             prefetch_units(units, parts.states, H, call.y + m * R);
             if (call.dy) prefetch_units(units, parts.states, H, call.dy + m * R);
         }
-        p.diagonal_back(call.law,
-                        {H, call.gates + n * G, call.rates, h, row_of(call.dy, n, R), dh, call.d + n * G, part, part + G},
-                        units.from, units.to);
+        const DiagonalRowGrad row{H,  call.gates + n * G, call.rates, h,       row_of(call.dy, n, R),
+                                  dh, call.d + n * G,     part,       part + G};
+        p.diagonal_back(call.law, row, units.from, units.to);
         if (t % kBlock) continue;
         p.add(G + W, all, part, all);
         std::fill(part, part + G + W, 0.0f);

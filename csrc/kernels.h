@@ -256,7 +256,7 @@ struct DiagonalScan {
     Sequences over;
     std::int64_t hidden;
     const float* x;      // [N, I]
-    Weights w_x;         // I -> G, packed by gate
+    Weights w_x;         // I -> G, packed by gate, not in half precision
     const float* b;      // [G]
     const float* rates;  // [W]
     const float* h0;     // [B, R]

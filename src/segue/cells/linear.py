@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segue import ops
 from segue.cells.cell import Cell
+from segue.cells.law import present
 from segue.errors import ShapeError
 from segue.ragged import Ragged, one_step, unchecked
 from segue.shapes import check
@@ -88,11 +89,11 @@ class LinearCell(Cell):
             got, fix = str(list(state.h.shape)), "take it from initial_state(B)"
             raise ShapeError(f"the state of {type(self).__name__}", str(list(shape)), got, fix)
         rates = self.rates()
-        if self.law and kept is None and ops.native_runs([x.values, *self.parameters(), state.h]):
+        tensors = present(x.values, self.w_xh, self.b_h, rates, state.h)
+        if self.law and kept is None and ops.native_runs(tensors):
             held = self.w_xh, self.b_h, rates
-            y, h, _ = ops.scan(
-                ops.Diagonal(x.values, x.lengths, *held, state.h, self.law), self._meaning
-            )
+            given = ops.Diagonal(x.values, x.lengths, *held, state.h, self.law)
+            y, h, _ = ops.scan(given, self._meaning)
             return y, LinearState(h)
         a, b = self.terms(ops.linear(x.values, self.w_xh, self.b_h), rates)
         a = a if kept is None else a * kept
