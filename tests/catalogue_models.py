@@ -393,7 +393,7 @@ LAYERS = {
 JOINS = {
     "plain": {},
     "gated": {"join": "gated", "input_dropout": 0.4},
-    "attention": {"join": "attention"},
+    "attention": {"join": "attention", "pool": "both"},
 }
 MAPS = {
     "conv-lstm": {"cell": {"conv_lstm": {"kernel": 3}}, "hidden": 3},

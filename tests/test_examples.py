@@ -15,7 +15,7 @@ from segue.run import declare
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 SAID = {
     "classify_sequences": r"shape  ┆ model    ┆ 0\.9",
-    "forecast_co2": r"co2    ┆ model               ┆ 0\.3",
+    "forecast_co2": r"co2    ┆ model +┆ 0\.3",
     "language_model": "This is the house that Jack built",
     "live_many_sessions": r"restored: \('new3', 'new5', 'new8'\)",
     "textbook_arrays": r"\[-0\.26 -0\.2",

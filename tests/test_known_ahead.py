@@ -42,7 +42,7 @@ def model(decoder: str) -> Run:
             "dropout": 0.0,
             "decoder": decoder,
         },
-        "training": {"epochs": 60, "batch": 8, "learning_rate": 0.01},
+        "training": {"epochs": 40, "batch": 8, "learning_rate": 0.01},
     }
     return segue.fit(spec, sales())
 

@@ -27,26 +27,25 @@ class Joined(nn.Module):
 
     Args:
         widths: F of each input by step or static.
-        apart: O of each input apart.
+        apart: O of each input apart, and the width of its steps.
         spec: the model section.
         absent: inputs of which a step may be missing as a whole.
         size: the extents of maps; features without any are the same everywhere on a map.
 
     Attributes:
         features: F after joining.
-        plain: whether it is but a concatenation.
     """
 
     def __init__(
         self,
         widths: Mapping[str, int],
-        apart: Mapping[str, int],
+        apart: Mapping[str, tuple[int, int]],
         spec: Model,
         absent: Iterable[str],
         size: tuple[int, ...],
     ) -> None:
         super().__init__()
-        all_widths = {**widths, **apart}
+        all_widths = {**widths, **{name: width for name, (width, _) in apart.items()}}
         self._names, self._apart, self._size = tuple(all_widths), tuple(apart), size
         self._rate = spec.input_dropout
         replaced = {*all_widths} if self._rate else {*apart, *absent}
@@ -67,13 +66,19 @@ class Joined(nn.Module):
                 got = "maps" if size else got
                 raise SpecError("model.join", "an input to attend to for attention", got, fix)
             width = sum(all_widths.values())
-            self.attention.extend(CrossAttention(width, each, each) for each in apart.values())
-            self.features += sum(apart.values())
+            self.attention.extend(CrossAttention(width, each, each) for _, each in apart.values())
+            self.features += sum(each for _, each in apart.values())
 
     @property
-    def plain(self) -> bool:
-        """Whether the features are those of the inputs side by side, and none is replaced."""
-        return not (self._replaced or self._apart or self._size or self.gated)
+    def obstacle(self) -> str | None:
+        """What there is besides features side by side, in words; None where there is nothing."""
+        found = {
+            "an input apart": self._apart,
+            "maps": self._size,
+            "a gated join": self.gated,
+            "inputs that may be absent": self._replaced,
+        }
+        return next((name for name, there in found.items() if there), None)
 
     def forward(
         self,

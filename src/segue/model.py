@@ -92,7 +92,7 @@ class Network(nn.Module):
         self.encoders = nn.ModuleDict({_safe(n): one for n, one in encoders.items()})
         self.joined = Joined(
             {n: one.features for n, one in encoders.items()},
-            {n: self._reader(n).outputs for n in self._apart},
+            {n: (self._reader(n).outputs, self._reader(n).width) for n in self._apart},
             spec,
             [n for n, one in encoders.items() if one.absent],
             _extents(encoders),
@@ -300,8 +300,8 @@ class Network(nn.Module):
         """
         if isinstance(self.body, Acausal):
             raise NoForm("a network that reads the future")
-        if self._apart or not self.joined.plain:
-            raise NoForm("inputs apart, or another join than concatenation")
+        if self.joined.obstacle is not None:
+            raise NoForm(f"{self.joined.obstacle}, which has no native form")
         for name in self._every:
             head = self.heads[_safe(name)]
             if not isinstance(head, Linear):
