@@ -61,7 +61,7 @@ struct GruRowGrad {
 
 // One row of a diagonal law: of the sums of its gates and the state before, the state after, y.
 struct DiagonalRow {
-    float* gates;  // [G], where the sums are kept
+    float* gates;  // [G], where they are kept
     const float* h;
     float* y;
 };

@@ -7,63 +7,53 @@ using segue::Diagonal;
 using segue::DiagonalRow;
 using segue::DiagonalRowGrad;
 
-// A law on one vector of units: p are the sums of its gates, w its rates.
+// A law on one vector of units; w are its rates.
 //
-//   step   h becomes the state after the step
-//   back   dh, the gradient of the state after the step, becomes that of h, the state before it; d is that of p, and
-//          that of w is added to dw
+//   step   g, the sums of the gates, become what is kept of them (see DiagonalScan), and h the state after the step
+//   back   dh, the gradient of the state after the step, becomes that of h, the state before it; d is that of the sums,
+//          from what was kept of them, and that of w is added to dw
 
 struct MinGruLaw {
     static constexpr int gates = 2, states = 1, rates = 0;
 
-    static void step(const F* p, const F*, F* h) {
-        const Shares<Lanes> z = shares<Lanes>(p[0]);
-        h[0] = Lanes::fma(z.rest, h[0], z.share * p[1]);
+    static void step(F* g, const F*, F* h) {
+        const Shares<Lanes> z = shares<Lanes>(g[0]);
+        h[0] = Lanes::fma(z.rest, h[0], z.share * g[1]);
+        g[0] = z.share;
     }
-    static void back(const F* p, const F*, const F* h, F* dh, F* d, F*) {
-        const Shares<Lanes> z = shares<Lanes>(p[0]);
-        d[0] = dh[0] * (p[1] - h[0]) * (z.share * z.rest);
-        d[1] = dh[0] * z.share;
-        dh[0] = dh[0] * z.rest;
+    static void back(const F* g, const F*, const F* h, F* dh, F* d, F*) {
+        const F z = g[0], n = g[1];
+        d[0] = dh[0] * (n - h[0]) * sigmoid_slope(z);
+        d[1] = dh[0] * z;
+        dh[0] = dh[0] * (Lanes::splat(1.0f) - z);
     }
 };
 
 struct MinLstmLaw {
     static constexpr int gates = 3, states = 1, rates = 0;
 
-    static void step(const F* p, const F*, F* h) {
-        const Parts parts(p[0], p[1]);
-        h[0] = Lanes::fma(parts.old, h[0], parts.fresh * p[2]);
+    // With e = exp(-|a|), sigmoid(a) = exp(min(a, 0)) / (1 + e). So f / (f + i) can be scaled by the larger of both
+    // exponentials, which neither over- nor underflows.
+    static void step(F* g, const F*, F* h) {
+        const F zero = Lanes::splat(0.0f), one = Lanes::splat(1.0f);
+        const F e_i = exp<Lanes>(minus_size_of<Lanes>(g[0])), e_f = exp<Lanes>(minus_size_of<Lanes>(g[1]));
+        const F apart = Lanes::select(g[0] > zero, zero, g[0]) - Lanes::select(g[1] > zero, zero, g[1]);
+        const F smaller = exp<Lanes>(minus_size_of<Lanes>(apart));
+        const F i = Lanes::select(apart < zero, smaller, one) * (one + e_f);
+        const F f = Lanes::select(apart < zero, one, smaller) * (one + e_i);
+        const F scale = one / (i + f);
+        h[0] = Lanes::fma(f * scale, h[0], i * scale * g[2]);
+        g[0] = Lanes::select(g[0] < zero, e_i, one) / (one + e_i);
+        g[1] = Lanes::select(g[1] < zero, e_f, one) / (one + e_f);
     }
-    static void back(const F* p, const F*, const F* h, F* dh, F* d, F*) {
-        const Parts parts(p[0], p[1]);
-        const F along = dh[0] * (p[2] - h[0]) * (parts.old * parts.fresh);
-        d[0] = along * rest_of(p[0], parts.e_i);
-        d[1] = negative(along) * rest_of(p[1], parts.e_f);
-        d[2] = dh[0] * parts.fresh;
-        dh[0] = dh[0] * parts.old;
-    }
-
-   private:
-    // old = f / (f + i) and fresh = i / (f + i). With e = exp(-|a|), sigmoid(a) = exp(min(a, 0)) / (1 + e), so that
-    // what is divided can be scaled by the larger of both exponentials: it neither over- nor underflows.
-    struct Parts {
-        F e_i, e_f, old, fresh;
-
-        Parts(F a_i, F a_f) : e_i(exp<Lanes>(minus_size_of<Lanes>(a_i))), e_f(exp<Lanes>(minus_size_of<Lanes>(a_f))) {
-            const F zero = Lanes::splat(0.0f), one = Lanes::splat(1.0f);
-            const F apart = Lanes::select(a_i > zero, zero, a_i) - Lanes::select(a_f > zero, zero, a_f);
-            const F smaller = exp<Lanes>(minus_size_of<Lanes>(apart));
-            const F i = Lanes::select(apart < zero, smaller, one) * (one + e_f);
-            const F f = Lanes::select(apart < zero, one, smaller) * (one + e_i);
-            const F scale = one / (i + f);
-            old = f * scale, fresh = i * scale;
-        }
-    };
-    // 1 - sigmoid(a), with e = exp(-|a|)
-    static F rest_of(F a, F e) {
-        const F one = Lanes::splat(1.0f);
-        return Lanes::select(a < Lanes::splat(0.0f), one, e) / (one + e);
+    static void back(const F* g, const F*, const F* h, F* dh, F* d, F*) {
+        const F i = g[0], f = g[1], least = Lanes::splat(1e-37f);
+        const F scale = Lanes::splat(1.0f) / Lanes::larger(least, i + f), fresh = i * scale, old = f * scale;
+        const F along = dh[0] * (g[2] - h[0]) * (old * fresh);
+        d[0] = Lanes::fnma(along, i, along);
+        d[1] = Lanes::fma(along, f, negative(along));
+        d[2] = dh[0] * fresh;
+        dh[0] = dh[0] * old;
     }
 };
 
@@ -86,19 +76,20 @@ class RgLruLaw {
    public:
     static constexpr int gates = 3, states = 1, rates = 1;
 
-    static void step(const F* p, const F* w, F* h) {
-        const Kept kept(sigmoid<Lanes>(p[0]), w[0]);
-        h[0] = Lanes::fma(kept.a, h[0], kept.scale * (sigmoid<Lanes>(p[1]) * p[2]));
+    static void step(F* g, const F* w, F* h) {
+        g[0] = sigmoid<Lanes>(g[0]), g[1] = sigmoid<Lanes>(g[1]);
+        const Kept kept(g[0], w[0]);
+        h[0] = Lanes::fma(kept.a, h[0], kept.scale * (g[1] * g[2]));
     }
-    static void back(const F* p, const F* w, const F* h, F* dh, F* d, F* dw) {
-        const F r = sigmoid<Lanes>(p[0]), i = sigmoid<Lanes>(p[1]);
+    static void back(const F* g, const F* w, const F* h, F* dh, F* d, F* dw) {
+        const F r = g[0], i = g[1], v = g[2];
         const Kept kept(r, w[0]);
-        const F dinput = dh[0] * kept.scale, dscale = dh[0] * (i * p[2]);
+        const F dinput = dh[0] * kept.scale, dscale = dh[0] * (i * v);
         // d scale / d log a = -a^2 / scale
         const F away = Lanes::select(kept.is_least(), Lanes::splat(0.0f), dscale * kept.a / kept.scale);
         const F dlog_a = (dh[0] * h[0] - away) * kept.a;
         d[0] = negative(dlog_a) * w[0] * sigmoid_slope(r);
-        d[1] = dinput * p[2] * sigmoid_slope(i);
+        d[1] = dinput * v * sigmoid_slope(i);
         d[2] = dinput * i;
         dw[0] = Lanes::fnma(dlog_a, r, dw[0]);
         dh[0] = dh[0] * kept.a;
@@ -109,10 +100,10 @@ class RgLruLaw {
 struct S5Law {
     static constexpr int gates = 2, states = 2, rates = 2;
 
-    static void step(const F* p, const F* w, F* h) {
+    static void step(F* g, const F* w, F* h) {
         const F re = h[0], im = h[1];
-        h[0] = Lanes::fma(w[0], re, Lanes::fnma(w[1], im, p[0]));
-        h[1] = Lanes::fma(w[0], im, Lanes::fma(w[1], re, p[1]));
+        h[0] = Lanes::fma(w[0], re, Lanes::fnma(w[1], im, g[0]));
+        h[1] = Lanes::fma(w[0], im, Lanes::fma(w[1], re, g[1]));
     }
     static void back(const F*, const F* w, const F* h, F* dh, F* d, F* dw) {
         const F re = dh[0], im = dh[1];
@@ -149,12 +140,12 @@ struct DiagonalUnits {
         return Lanes::load(row + sum * hidden + at, mask);
     }
     void operator()(const DiagonalRow& row, int64_t at, Lanes::Mask mask, const float* sums, int64_t apart) const {
-        F p[gates], w[Law::rates + 1], h[Law::states];
-        load_parts<gates>(sums, apart, mask, p);
+        F g[gates], w[Law::rates + 1], h[Law::states];
+        load_parts<gates>(sums, apart, mask, g);
         if (Law::rates) load_parts<Law::rates>(rates + at, hidden, mask, w);
         load_parts<Law::states>(row.h + at, hidden, mask, h);
-        if (row.gates) store_parts<gates>(row.gates + at, hidden, mask, p);
-        Law::step(p, w, h);
+        Law::step(g, w, h);
+        if (row.gates) store_parts<gates>(row.gates + at, hidden, mask, g);
         store_parts<Law::states>(row.y + at, hidden, mask, h);
     }
 };
@@ -164,9 +155,9 @@ void units_back(const DiagonalRowGrad& row, int64_t from, int64_t to) {
     const int64_t H = row.hidden;
     for (int64_t at = from; at < to; at += kLanes) {
         const Lanes::Mask mask = Lanes::first(to - at < kLanes ? to - at : kLanes);
-        F p[Law::gates], w[Law::rates + 1], h[Law::states], dh[Law::states], dy[Law::states];
+        F g[Law::gates], w[Law::rates + 1], h[Law::states], dh[Law::states], dy[Law::states];
         F d[Law::gates], d_sum[Law::gates], dw[Law::rates + 1];
-        load_parts<Law::gates>(row.gates + at, H, mask, p);
+        load_parts<Law::gates>(row.gates + at, H, mask, g);
         if (Law::rates) load_parts<Law::rates>(row.rates + at, H, mask, w);
         load_parts<Law::rates>(row.drates + at, H, mask, dw);
         load_parts<Law::states>(row.h + at, H, mask, h);
@@ -175,7 +166,7 @@ void units_back(const DiagonalRowGrad& row, int64_t from, int64_t to) {
             load_parts<Law::states>(row.dy + at, H, mask, dy);
             for (int k = 0; k < Law::states; ++k) dh[k] = dh[k] + dy[k];
         }
-        Law::back(p, w, h, dh, d, dw);
+        Law::back(g, w, h, dh, d, dw);
         load_parts<Law::gates>(row.d_sum + at, H, mask, d_sum);
         for (int k = 0; k < Law::gates; ++k) d_sum[k] = d_sum[k] + d[k];
         store_parts<Law::gates>(row.d + at, H, mask, d);

@@ -260,7 +260,7 @@ struct DiagonalScan {
     const float* b;      // [G]
     const float* rates;  // [W]
     const float* h0;     // [B, R]
-    float* gates;        // [N, G], p, kept for the way back; optional
+    float* gates;        // [N, G], for the way back: gates behind their sigmoid, others, and those of s5, p; optional
     float* y;            // [N, R]
     float* h_last;       // [B, R]
 };

@@ -386,6 +386,7 @@ LAYERS = {
         "residual": False,
         "norm": True,
     },
+    "linear": {"layers": ["min_gru", "min_lstm", "rg_lru", {"s5": {"state": 3}}]},
     "gru-d": {"cell": "gru_d"},
     "cfc": {"layers": ["cfc", "gru"], "norm": True},
     "decay": {"decay": True, "layers": 2},
@@ -420,7 +421,8 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
     if kind == "forecast-many-series":
         return {**MODELS, "adaptive": {"skip": "adaptive"}}
     if kind == "forecast-with-gaps":
-        return {**MODELS, "members": {"members": 2, "skip": "seasonal"}}
+        linear = {"cell": "rg_lru", "layers": 2}
+        return {**MODELS, "members": {"members": 2, "skip": "seasonal"}, "linear": linear}
     if kind.startswith("forecast"):
         return MODELS
     if kind.endswith("apart"):

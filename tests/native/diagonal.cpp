@@ -50,6 +50,11 @@ struct Returned {
     Array<Real> d, d_sum, drates, dh0;
 };
 
+// How many gates, the first ones, have a sigmoid; they are kept behind it, the others as their sums.
+int64_t sigmoids(Diagonal law) {
+    return law == Diagonal::min_gru ? 1 : law == Diagonal::s5 ? 0 : 2;
+}
+
 // One unit of one step: its sums p, rates w and states h, whose parts are apart.
 template <class Real>
 void step(Diagonal law, const Real* p, const Real* w, Real* h) {
@@ -77,29 +82,29 @@ void step(Diagonal law, const Real* p, const Real* w, Real* h) {
     }
 }
 
-// dh, the gradient of the states after the step, becomes that of those before it, h.
+// dh, the gradient of the states after the step, becomes that of those before it, h; g are the gates as they are kept.
 template <class Real>
-void back(Diagonal law, const Real* p, const Real* w, const Real* h, Real* dh, Real* d, Real* dw) {
+void back(Diagonal law, const Real* g, const Real* w, const Real* h, Real* dh, Real* d, Real* dw) {
     switch (law) {
         case Diagonal::min_gru: {
-            const Real z = sigmoid(p[0]);
-            d[0] = dh[0] * (p[1] - h[0]) * z * (1 - z), d[1] = dh[0] * z;
+            const Real z = g[0];
+            d[0] = dh[0] * (g[1] - h[0]) * z * (1 - z), d[1] = dh[0] * z;
             dh[0] *= 1 - z;
             return;
         }
         case Diagonal::min_lstm: {
-            const Real i = sigmoid(p[0]), f = sigmoid(p[1]), old = f / (f + i), fresh = i / (f + i);
-            const Real along = dh[0] * (p[2] - h[0]) * old * fresh;
+            const Real i = g[0], f = g[1], old = f / (f + i), fresh = i / (f + i);
+            const Real along = dh[0] * (g[2] - h[0]) * old * fresh;
             d[0] = along * (1 - i), d[1] = -along * (1 - f), d[2] = dh[0] * fresh;
             dh[0] *= old;
             return;
         }
         case Diagonal::rg_lru: {
-            const Real r = sigmoid(p[0]), i = sigmoid(p[1]), log_a = -w[0] * r, a = std::exp(log_a);
+            const Real r = g[0], i = g[1], v = g[2], log_a = -w[0] * r, a = std::exp(log_a);
             const Real scale = std::sqrt(-std::expm1(2 * log_a));
-            const Real dlog_a = dh[0] * (h[0] * a - i * p[2] * a * a / scale);
+            const Real dlog_a = dh[0] * (h[0] * a - i * v * a * a / scale);
             d[0] = -dlog_a * w[0] * r * (1 - r);
-            d[1] = dh[0] * scale * p[2] * i * (1 - i), d[2] = dh[0] * scale * i;
+            d[1] = dh[0] * scale * v * i * (1 - i), d[2] = dh[0] * scale * i;
             dw[0] -= dlog_a * r;
             dh[0] *= a;
             return;
@@ -140,6 +145,7 @@ Scanned<Real> forward(const Asked<Real>& q) {
             part(q.rates, j, H, q.parts().rates, w);
             part(k.h_last, t.sequence * R + j, H, q.parts().states, h);
             step(q.law, p, w, h);
+            for (int64_t c = 0; c < sigmoids(q.law); ++c) k.gates[t.row * G + c * H + j] = sigmoid(p[c]);
             put_part(k.h_last, t.sequence * R + j, H, q.parts().states, h);
         }
         put(k.y, t.row, row(k.h_last, t.sequence, R));
@@ -156,14 +162,14 @@ Returned<Real> backward(const Asked<Real>& q, const Scanned<Real>& k) {
     for (auto t = steps.rbegin(); t != steps.rend(); ++t) {
         const Array<Real> before = t->before < 0 ? row(q.h0, t->sequence, R) : row(k.y, t->before, R);
         for (int64_t j = 0; j < H; ++j) {
-            Real p[3], w[2], h[2], dh[2], d[3], dw[2];
-            part(k.gates, t->row * G + j, H, q.parts().gates, p);
+            Real gates[3], w[2], h[2], dh[2], d[3], dw[2];
+            part(k.gates, t->row * G + j, H, q.parts().gates, gates);
             part(q.rates, j, H, q.parts().rates, w);
             part(before, j, H, q.parts().states, h);
             part(g.dh0, t->sequence * R + j, H, q.parts().states, dh);
             part(g.drates, t->sequence * W + j, H, q.parts().rates, dw);
             for (int64_t s = 0; s < q.parts().states && !q.dy.empty(); ++s) dh[s] += q.dy[t->row * R + s * H + j];
-            back(q.law, p, w, h, dh, d, dw);
+            back(q.law, gates, w, h, dh, d, dw);
             put_part(g.d, t->row * G + j, H, q.parts().gates, d);
             put_part(g.dh0, t->sequence * R + j, H, q.parts().states, dh);
             put_part(g.drates, t->sequence * W + j, H, q.parts().rates, dw);
