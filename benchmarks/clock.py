@@ -105,6 +105,8 @@ def _seconds(call: Callable[[], object], repeats: int) -> float:
     began = time.perf_counter()
     for _ in range(repeats):
         call()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     spent = time.perf_counter() - began
     if collects:
         gc.enable()

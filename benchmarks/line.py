@@ -21,13 +21,14 @@ DATA = Path(os.environ.get("SEGUE_DATA", ROOT.parent / "shared" / "data"))
 
 
 def machine() -> str:
-    """The processor, its cores, and the threads that torch uses."""
+    """The processor, its cores, the threads that torch uses, and a CUDA device in use."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
-    return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    found = f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return f"{found}, {torch.cuda.get_device_name()}" if torch.cuda.is_initialized() else found
 
 
 def result(

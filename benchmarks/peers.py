@@ -121,7 +121,7 @@ def ours(work: Problem) -> Contestant:
 
     if work.is_training:
         return Contestant(train, lambda found: with_gradients(found[0], found[1]))
-    return Contestant(forward, lambda y: {"y": y.numpy()})
+    return Contestant(forward, lambda y: {"y": y.cpu().numpy()})
 
 
 def by_torch(work: Problem, *, batch_first: bool) -> Contestant:
@@ -144,7 +144,7 @@ def by_torch(work: Problem, *, batch_first: bool) -> Contestant:
 
     def read(found: Any) -> Results:
         if not work.is_training:
-            return {"y": batch_major(found, batch_first).numpy()}
+            return {"y": batch_major(found, batch_first).cpu().numpy()}
         y, (dx, *rest) = found
         turned = batch_major(y, batch_first), batch_major(dx, batch_first)
         return with_gradients(turned[0], [turned[1], *torch_gradients(work.law, rest)])
@@ -170,5 +170,5 @@ def torch_gradients(law: str, found: Sequence[Tensor]) -> list[Tensor]:
 def with_gradients(y: Tensor, gradients: Sequence[Tensor]) -> Results:
     """y and the gradients of x, W_xh, W_hh, b_h and b_hn, as far as there are such."""
     names = ("dx", "dw_xh", "dw_hh", "db_h", "db_hn")
-    named = dict(zip(names, gradients, strict=False))
-    return {"y": y.detach().numpy(), **{name: one.numpy() for name, one in named.items()}}
+    named = {"y": y.detach(), **dict(zip(names, gradients, strict=False))}
+    return {name: one.cpu().numpy() for name, one in named.items()}

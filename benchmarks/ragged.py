@@ -32,7 +32,7 @@ def cases(said: Options) -> Iterator[dict[str, Any]]:
     for law in said.only:
         torch.manual_seed(0)
         module = MODULES[law](size.inputs, size.hidden)
-        lengths = torch.randint(SHORTEST, size.steps + 1, (size.batch,))
+        lengths = torch.randint(SHORTEST, size.steps + 1, (size.batch,), device="cpu")
         x = Ragged(torch.randn(int(lengths.sum()), size.inputs), lengths)
         dy = torch.randn(x.total, size.hidden)
         contestants = {OURS: by_us(law, module, x, dy, None)}
@@ -111,7 +111,8 @@ def by_packing(law: str, module: nn.RNNBase, x: Ragged, dy: Tensor) -> Contestan
 
 def resetting(law: str, module: nn.RNNBase, x: Ragged, dy: Tensor, said: Options) -> dict[str, Any]:
     """Ours with a reset in one of 50 steps, over ours without."""
-    flags = torch.rand(x.total, generator=torch.Generator().manual_seed(1)) < 1 / RESET
+    chance = torch.rand(x.total, generator=torch.Generator().manual_seed(1), device="cpu")
+    flags = (chance < 1 / RESET).to(x.values.device)
     calls = {
         "with": by_us(law, module, x, dy, x.with_values(flags)).call,
         "without": by_us(law, module, x, dy, None).call,

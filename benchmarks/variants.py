@@ -133,7 +133,7 @@ def training(
         y, (dx, *rest) = found
         turned = {"y": batch_major(y.detach(), batch_first), "dx": batch_major(dx, batch_first)}
         tensors = turned | {f"d{name}": one for name, one in zip(weights, rest, strict=True)}
-        return {name: one.double().numpy() for name, one in tensors.items()}
+        return {name: one.double().cpu().numpy() for name, one in tensors.items()}
 
     return Contestant(train, read)
 

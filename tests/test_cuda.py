@@ -9,7 +9,8 @@ import torch
 from catalogue import ROWS, Row, cells
 from torch import Tensor
 
-from segue.layers import unroll
+from segue.cells import GRU
+from segue.layers import Attend, Decoder, unroll
 from segue.ops import leaves, map_state
 from segue.ragged import Ragged
 
@@ -79,3 +80,35 @@ def test_steps_and_resets_are_those_of_the_cpu(row: Row) -> None:
         torch.testing.assert_close(torch.stack(outputs, 1), whole, rtol=0, atol=1e-10)
         found.append([reset, *leaves(after), *leaves(map_state(torch.clone, state))])
     hold_close(found, torch.float64)
+
+
+@pytest.mark.parametrize("copying", [False, True], ids=["", "copying"])
+def test_a_decoder_learns_and_writes_as_on_the_cpu(copying: bool) -> None:
+    found, written = [], []
+    for device in ("cpu", DEVICE):
+        torch.manual_seed(0)
+        cell, attend = GRU(16, HIDDEN), Attend(HIDDEN, INPUTS, score="additive")
+        decoder = Decoder(cell, attend, 9, copying=copying).double().to(device)
+        memory = batch([5, 1, 3]).to(device)
+        labels = Ragged(torch.tensor([4, 2, 3, 8, 2]), torch.tensor([3, 0, 2])).to(device)
+        copied = torch.tensor([2, 9, 5, 9, 10, 4, 4, 2, 2], device=device) if copying else None
+        losses = decoder.losses(memory, labels, copied)
+        gradients = torch.autograd.grad(losses.sum(), list(decoder.parameters()))
+        found.append([losses, *gradients])
+        assert decoder.losses(memory, labels, copied, sampling=0.5).isfinite().all()
+        codes = decoder.search(memory, copied, longest=6, beam=3)
+        written.append([one.tolist() for one in codes])
+    hold_close(found, torch.float64)
+    assert written[0] == written[1]
+
+
+def test_a_default_device_changes_no_answer() -> None:
+    """A user's torch.set_default_device: what is made on the way lies where it must."""
+    x = batch(LENGTHS)
+    layer = GRU(INPUTS, HIDDEN).double()
+    expected, _ = unroll(layer, x)
+    with torch.device(DEVICE):
+        here, _ = unroll(layer, x)
+        there, _ = unroll(layer.to(DEVICE), x.to(DEVICE))
+    torch.testing.assert_close(here.values, expected.values, rtol=0, atol=0)
+    torch.testing.assert_close(there.values.cpu(), expected.values, rtol=0, atol=1e-10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -85,6 +86,40 @@ def test_the_definition_is_the_recurrence() -> None:
         return torch.cat(ops.scan_linear(a, b, x, h))
 
     assert torch.autograd.gradcheck(run, inputs)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run as on a device that is not the CPU: by doublings."""
+    # segue.ops.linear, as an attribute, is the function of that name.
+    monkeypatch.setattr(sys.modules[_Scan.__module__], "_is_elsewhere", lambda a: True)
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
+def test_doublings_are_the_recurrence(dtype: torch.dtype, reverse: bool) -> None:
+    lengths = [3, 0, 1, 6]
+    a, b, h = (torch.randn(rows, 2, dtype=dtype, requires_grad=True) for rows in (10, 10, 4))
+    inputs = (a, b, h)
+
+    def run(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
+        numbers = torch.tensor(lengths)
+        return torch.cat(_Scan.apply(a, b, h, numbers, reverse))  # type: ignore[no-untyped-call]
+
+    torch.testing.assert_close(run(*inputs), by_hand(a, b, h, lengths, reverse))
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_in_doublings_what_is_not_a_number_stays_in_its_sequence() -> None:
+    x = Ragged(torch.zeros(9, 2), torch.tensor([4, 5]))
+    a, b, h = torch.full((9, 2), 0.5), torch.ones(9, 2), torch.zeros(2, 2)
+    b[2, 0] = torch.nan
+    y, last = ops.scan_linear(a, b, x, h)
+    assert y.isnan().nonzero().tolist() == [[2, 0], [3, 0]]
+    assert last.isnan().nonzero().tolist() == [[0, 0]]
 
 
 def test_the_bits_depend_neither_on_threads_nor_on_the_batch() -> None:

@@ -251,7 +251,7 @@ def _starts(
 def _as_ragged(module: torch.nn.RNNBase, input: Batch, lengths: Lengths | None) -> Ragged:
     if isinstance(input, Tensor):
         padded = _batch_first(module, input, "input", "B T I", {"I": module.input_size})
-        full = torch.full((padded.shape[0],), padded.shape[1])
+        full = torch.full((padded.shape[0],), padded.shape[1], device="cpu")
         return Ragged.from_padded(padded, full if lengths is None else as_lengths(lengths))
     if lengths is not None:
         fix = "leave lengths out: the input has its own"

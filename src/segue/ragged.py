@@ -124,7 +124,7 @@ class Ragged:
 
     @_once
     def _times(self) -> Tensor:
-        return torch.arange(self.total) - self.offsets[self._rows]
+        return torch.arange(self.total, device="cpu") - self.offsets[self._rows]
 
     @_once
     def by_time(self) -> tuple[Tensor, Tensor, list[int]]:
@@ -135,11 +135,12 @@ class Ragged:
             ``[N]``; and for each time the number of sequences that have such a step (a list of T).
         """
         if self.is_rectangular:
-            steps = torch.arange(self.total).reshape(self.batch, self.longest).t().flatten()
-            return torch.arange(self.batch), steps, [self.batch] * self.longest
+            steps = torch.arange(self.total, device="cpu").reshape(self.batch, self.longest)
+            steps = steps.t().flatten()
+            return torch.arange(self.batch, device="cpu"), steps, [self.batch] * self.longest
         order = self.lengths.argsort(descending=True, stable=True)
         rank = torch.empty_like(order)
-        rank[order] = torch.arange(self.batch)
+        rank[order] = torch.arange(self.batch, device="cpu")
         steps = (self._times * self.batch + rank[self._rows]).argsort()
         counts: list[int] = torch.bincount(self._times, minlength=self.longest).tolist()
         return order, steps, counts
@@ -151,7 +152,7 @@ class Ragged:
         """Takes all steps of each row of ``x`` ``[B, T, ...]``, as a view where x is contiguous."""
         check("Ragged.rectangular", x, "B T ...")
         batch, steps = x.shape[:2]
-        even = unchecked(x.flatten(0, 1), torch.full((batch,), steps))
+        even = unchecked(x.flatten(0, 1), torch.full((batch,), steps, device="cpu"))
         even.__dict__.update(is_rectangular=True, longest=steps if batch else 0)
         return even
 
@@ -167,7 +168,7 @@ class Ragged:
             raise ShapeError("lengths", f"at most T={steps}", got, "correct the lengths")
         if bool((lengths == steps).all()):
             return cls(x.reshape(-1, *x.shape[2:]), lengths)
-        real = (torch.arange(steps) < lengths[:, None]).to(x.device)
+        real = (torch.arange(steps, device="cpu") < lengths[:, None]).to(x.device)
         return cls(x[real], lengths)
 
     def to_padded(self, steps: int | None = None) -> Tensor:
@@ -192,7 +193,8 @@ class Ragged:
         """From one tensor ``[T_i, ...]`` per sequence; at least one, since none says no shape."""
         if not sequences:
             raise ShapeError("Ragged.from_list", "at least one sequence", "none", "give one")
-        return cls(torch.cat(list(sequences)), torch.tensor([len(one) for one in sequences]))
+        lengths = torch.tensor([len(one) for one in sequences], device="cpu")
+        return cls(torch.cat(list(sequences)), lengths)
 
     def to_list(self) -> list[Tensor]:
         """One tensor ``[T_i, ...]`` per sequence (views of ``values``)."""
@@ -222,7 +224,7 @@ class Ragged:
         device = self.values.device
         unsorted = order.argsort().to(device)
         data = self.values[steps.to(device)]
-        return PackedSequence(data, torch.tensor(counts), order.to(device), unsorted)
+        return PackedSequence(data, torch.tensor(counts, device="cpu"), order.to(device), unsorted)
 
     @classmethod
     def from_nested(cls, nested: Tensor) -> Ragged:
@@ -262,7 +264,7 @@ class Ragged:
         lengths = self.lengths[rows]
         chosen = torch.repeat_interleave(lengths)
         shift = self.offsets[rows] - (lengths.cumsum(0) - lengths)
-        steps = torch.arange(len(chosen)) + shift[chosen]
+        steps = torch.arange(len(chosen), device="cpu") + shift[chosen]
         return Ragged(self.values[steps.to(self.values.device)], lengths)
 
     def last(self) -> Tensor:
@@ -299,7 +301,7 @@ class Ragged:
         first = pieces.cumsum(0) - pieces
         starts = torch.empty_like(owner)
         starts[first] = self.offsets[:-1]
-        is_later = torch.ones(len(owner), dtype=torch.bool)
+        is_later = torch.ones(len(owner), dtype=torch.bool, device="cpu")
         is_later[first] = False
         starts[is_later] = cuts
         ends = torch.cat([starts[1:], starts.new_tensor([self.total])])
@@ -321,31 +323,32 @@ def unchecked(values: Tensor, lengths: Tensor) -> Ragged:
 def one_step(x: Tensor) -> Ragged:
     """The rows of x as B sequences of one step each."""
     # What traces calls would record the cache, too.
-    made = torch.ones(x.shape[0], dtype=torch.int64) if is_traced(x) else _ones(x.shape[0])
-    return unchecked(x, made)
+    return unchecked(x, _ones(x.shape[0]) if is_traced(x) else _kept_ones(x.shape[0]))
 
 
-@lru_cache(maxsize=64)
 def _ones(batch: int) -> Tensor:
-    return torch.ones(batch, dtype=torch.int64)
+    return torch.ones(batch, dtype=torch.int64, device="cpu")
+
+
+_kept_ones = lru_cache(maxsize=64)(_ones)
 
 
 def as_lengths(lengths: Tensor | Sequence[int]) -> Tensor:
     """Lengths in any integer form as int64 ``[B]`` on the CPU."""
-    given = torch.as_tensor(lengths)
+    given = torch.as_tensor(lengths, device="cpu")
     if given.is_floating_point():
         raise ShapeError("lengths", "whole numbers", str(given.dtype), "convert them to int64")
-    return given.to(device="cpu", dtype=torch.int64)
+    return given.to(torch.int64)
 
 
 def _packed_order(packed: PackedSequence) -> tuple[Tensor, Tensor]:
     """The user's lengths ``[B]``, and the row in ``packed.data`` of each step of the Ragged."""
     counts = packed.batch_sizes.cpu()
     starts = counts.cumsum(0) - counts
-    sorted_lengths = (counts[:, None] > torch.arange(int(counts[0]))).sum(0)
+    sorted_lengths = (counts[:, None] > torch.arange(int(counts[0]), device="cpu")).sum(0)
     order = packed.unsorted_indices
-    ranks = torch.arange(len(sorted_lengths)) if order is None else order.cpu()
+    ranks = torch.arange(len(sorted_lengths), device="cpu") if order is None else order.cpu()
     lengths = sorted_lengths[ranks]
     rows = torch.repeat_interleave(lengths)
-    times = torch.arange(len(rows)) - (lengths.cumsum(0) - lengths)[rows]
+    times = torch.arange(len(rows), device="cpu") - (lengths.cumsum(0) - lengths)[rows]
     return lengths, starts[times] + ranks[rows]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segue import ops
 from segue.cells.cell import Cell
 from segue.errors import ShapeError, SpecError
-from segue.ragged import Ragged, unchecked
+from segue.ragged import Ragged, one_step, unchecked
 from segue.shapes import check
 
 _BASE = 10_000.0
@@ -85,7 +85,7 @@ class CausalAttention(Cell):
             ShapeError: x is not ``[B, I]``, or the state is that of other sequences.
         """
         check("CausalAttention.step", x, "B I", {"I": self.inputs})
-        return self.scan(Ragged(x, torch.ones(x.shape[0], dtype=torch.int64)), state)
+        return self.scan(one_step(x), state)
 
     def scan(self, x: Ragged, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """All steps: ``[N, I] -> [N, O]``; each sequence in blocks of W steps, which see themselves
@@ -114,41 +114,40 @@ class CausalAttention(Cell):
         window, heads = self.window, self.heads
         if x.total == 0:
             return q
-        times = x.times().cpu()
         counts = (x.lengths + window - 1) // window
-        blocks = unchecked(torch.empty(int(counts.sum()), 0), counts)
+        blocks = unchecked(torch.empty(int(counts.sum()), 0, device="cpu"), counts)
         rows, starts = blocks.rows()[:, None], blocks.times()[:, None] * window
-        inside = torch.arange(window)
-        around = torch.arange(1 - window, window)
+        inside = torch.arange(window, device="cpu")
+        around = torch.arange(1 - window, window, device="cpu")
         # Times, [blocks, W] and [blocks, 2 W - 1].
         asked, seen = starts + inside, starts + around
-        oldest = -state.seen[:, 0].cpu()[rows]
-        back = inside[:, None] - around
-        allowed = (back >= 0) & (back < window) & ((seen >= oldest)[:, None] | (back == 0))
         device = q.device
+        known = seen.to(device) >= -state.seen[:, 0][rows.to(device)]
+        back = (inside[:, None] - around).to(device)
+        allowed = (back >= 0) & (back < window) & (known[:, None] | (back == 0))
         places = self._places(x, rows, seen).to(device)
         lengths = x.lengths[rows]
         real = asked < lengths
-        steps = (x.offsets[rows] + torch.where(real, asked, torch.zeros(()).long())).to(device)
+        steps = (x.offsets[rows] + asked.where(real, 0)).to(device)
         # What is not a number must be seen in its window alone, but 0 times NaN is NaN.
         broken = ~(k.isfinite() & v.isfinite()).all(dim=-1, keepdim=True)
         k, v = k.masked_fill(broken, 0.0), v.masked_fill(broken, 0.0)
-        is_broken = (allowed.to(device) & broken[places].transpose(1, 2)).any(dim=-1)
+        is_broken = (allowed & broken[places].transpose(1, 2)).any(dim=-1)
         q, k, v = q[steps], k[places], v[places]
         q, k, v = (part.reshape(*part.shape[:2], heads, -1) for part in (q, k, v))
         q, k = _turned(q, inside.to(device)), _turned(k, around.to(device))
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        mask = allowed[:, None].to(device)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None])
         mixed = mixed.transpose(1, 2).flatten(2).masked_fill(is_broken[..., None], torch.nan)
-        block = blocks.offsets[x.rows().cpu()] + times // window
-        places = block * window + times % window
-        return mixed.flatten(0, 1)[places.to(device)]
+        times = x.times()
+        block = blocks.offsets.to(device)[x.rows()] + times // window
+        return mixed.flatten(0, 1)[block * window + times % window]
 
     def _after(self, x: Ragged, k: Tensor, v: Tensor, state: AttentionState) -> AttentionState:
         past = self.window - 1
-        rows = torch.arange(x.batch)[:, None]
-        places = self._places(x, rows, x.lengths[:, None] - torch.arange(past, 0, -1)).to(k.device)
+        rows = torch.arange(x.batch, device="cpu")[:, None]
+        times = x.lengths[:, None] - torch.arange(past, 0, -1, device="cpu")
+        places = self._places(x, rows, times).to(k.device)
         seen = state.seen + x.lengths[:, None].to(state.seen)
         seen = torch.minimum(seen, state.seen.clamp(min=past))  # an empty sequence keeps its own
         dtype = state.keys.dtype

@@ -108,19 +108,21 @@ class CausalConv(Cell):
         check("CausalConv.scan", x.values, "N I", {"I": self.inputs})
         self._check(state, x.batch)
         rows, times = x.rows()[:, None], x.times()[:, None]
-        y = self._convolved(self._at(x, state, rows, times - self._back()))
-        rows, ends = torch.arange(x.batch)[:, None], x.lengths[:, None]
-        last = self._at(x, state, rows, ends - torch.arange(self.past, 0, -1))
+        y = self._convolved(self._at(x, state, rows, times - self._back().to(times.device)))
+        rows = torch.arange(x.batch, device="cpu")[:, None]
+        ends = x.lengths[:, None] - torch.arange(self.past, 0, -1, device="cpu")
+        last = self._at(x, state, rows, ends)
         return y, CausalConvState(last)
 
     def _back(self) -> Tensor:
         """How many steps before the present one each part of the kernel looks, ``[K]``."""
-        return torch.arange(self.past, -1, -self.dilation)
+        return torch.arange(self.past, -1, -self.dilation, device="cpu")
 
     def _at(self, x: Ragged, state: CausalConvState, rows: Tensor, times: Tensor) -> Tensor:
         """The inputs of sequences at times, which count below 0 into the past: ``[..., I]``."""
         pasts = state.past.reshape(x.batch * self.past, self.inputs)
-        earlier, later = (rows + 1) * self.past + times, len(pasts) + x.offsets[rows] + times
+        starts = x.offsets.to(rows.device)[rows]
+        earlier, later = (rows + 1) * self.past + times, len(pasts) + starts + times
         places = torch.where(times < 0, earlier, later).to(pasts.device)
         return torch.cat([pasts, x.values.to(pasts.dtype)])[places]
 

@@ -149,17 +149,27 @@ class S5(Cell):
 
 
 def _meaning(given: ops.Diagonal) -> tuple[Tensor, Tensor]:
-    """h of all steps and the last one, by the loop."""
+    """h of all steps and the last one: by the loop, on another device than the CPU by doublings."""
     assert given.rates is not None, "an S5 has rates"
     a_re, a_im = given.rates.to(given.h.dtype).chunk(2)
+    p = nn.functional.linear(given.x, given.w_xh, given.b).to(given.h.dtype)
+    steps = unchecked(p, given.lengths)
+    if p.device.type != "cpu":
+        a = torch.complex(a_re, a_im).expand(len(p), -1)
+        y, h = ops.scan_linear(a, _complex(p), steps, _complex(given.h))
+        return torch.cat([y.real, y.imag], dim=1), torch.cat([h.real, h.imag], dim=1)
 
     def step(p: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         re, im = h.chunk(2, dim=1)
         h = torch.cat([a_re * re - a_im * im, a_re * im + a_im * re], dim=1) + p
         return h, h
 
-    p = nn.functional.linear(given.x, given.w_xh, given.b).to(given.h.dtype)
-    return ops.loop(step, unchecked(p, given.lengths), given.h)
+    return ops.loop(step, steps, given.h)
+
+
+def _complex(parts: Tensor) -> Tensor:
+    """``[N, 2 M]``, the real parts and then the imaginary ones, as ``[N, M]``."""
+    return torch.complex(*parts.chunk(2, dim=1))
 
 
 def _hippo(state: int) -> tuple[Tensor, Tensor]:

@@ -110,7 +110,7 @@ class Attend(nn.Module):
             ShapeError: it is not ``[N', I]``.
         """
         check("Attend.memory", memory.values, "N I", {"I": self.memory})
-        real = torch.arange(memory.longest) < memory.lengths[:, None]
+        real = torch.arange(memory.longest, device="cpu") < memory.lengths[:, None]
         values = memory.to_padded()
         keys = values
         if self.key is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segue.errors import SpecError
-from segue.ops import State, map_state
+from segue.ops import State, leaves, map_state
 
 Advance: TypeAlias = Callable[[Tensor, State, Tensor], tuple[Tensor, State]]
 
@@ -54,14 +54,16 @@ def beam_search(
     for name, value in (("beam", beam), ("longest", longest)):
         if value < 1:
             raise SpecError(f"beam_search.{name}", "at least 1", str(value), "give more")
-    alive = torch.arange(batch)
-    found: list[Tensor] = [torch.empty(0, dtype=torch.int64)] * batch
-    best, ended = torch.full((batch,), -torch.inf), torch.zeros(batch, dtype=torch.int64)
+    device = next((leaf.device for leaf in leaves(state)), torch.device("cpu"))
+    alive = torch.arange(batch, device=device)
+    found: list[Tensor] = [alive.new_empty(0)] * batch
+    best, ended = torch.full((batch,), -torch.inf, device=device), torch.zeros_like(alive)
     state = map_state(lambda s: s.repeat_interleave(beam, 0), state)
-    codes = torch.full((batch, beam), end)
+    codes = alive.new_full((batch, beam), end)
     written = codes.new_zeros(batch, beam, 0)
     # All beginnings of a source are the same one at first.
-    scores = torch.tensor([0.0] + [-torch.inf] * (beam - 1)).repeat(batch, 1)
+    scores = best[:, None].repeat(1, beam)
+    scores[:, 0] = 0
     for step in range(1, longest + 2):
         if not len(alive):
             break
@@ -88,7 +90,7 @@ def beam_search(
         written = torch.cat([written, codes[..., None]], dim=2)
         hope = scores[:, 0] / _length_penalty(longest + 1, penalty)
         stays = (ended[alive] < beam) & (hope > best[alive])
-        rows = (torch.arange(len(alive))[:, None] * beam + parent)[stays].flatten()
+        rows = (torch.arange(len(alive), device=device)[:, None] * beam + parent)[stays].flatten()
         state = map_state(lambda s, rows=rows: s[rows], state)
         alive, scores, codes, written = (x[stays] for x in (alive, scores, codes, written))
     return found

@@ -298,7 +298,8 @@ class Decoder(nn.Module):
         depends on what was drawn before. Nothing is learnt from the draws themselves, so that all
         steps can then be taken at once.
         """
-        is_drawn = (torch.rand(before.total) < rate).long() * (before.times() > 0)
+        chance = torch.rand(before.total, device=before.values.device)
+        is_drawn = ((chance < rate) & (before.times() > 0)).long()
 
         def step(x: Tensor, carried: State) -> tuple[Tensor, State]:
             state, drawn, source = carried
@@ -308,7 +309,7 @@ class Decoder(nn.Module):
             return code[:, None], (state, drawn, source)
 
         x = before.with_values(torch.stack([before.values, is_drawn], dim=1))
-        first = torch.full((before.batch,), END)
+        first = before.values.new_full((before.batch,), END)
         return ops.loop(step, x, (state, first, source))[0][:, 0]
 
     def _options(self, source: Source) -> int:
@@ -360,6 +361,7 @@ def _shifted(labels: Ragged) -> tuple[Ragged, Tensor]:
     lengths = labels.lengths + 1
     steps = Ragged(labels.values.new_full((int(lengths.sum()),), END), lengths)
     gold, before = steps.values, steps.values.clone()
-    place = torch.arange(labels.total) + labels.rows()
+    rows = labels.rows()
+    place = torch.arange(labels.total, device=rows.device) + rows
     gold[place], before[place + 1] = labels.values, labels.values
     return steps.with_values(before), gold

@@ -64,6 +64,7 @@ class CrossAttention(nn.Module):
         padded = memory.with_values(self.key_value(memory.values)).to_padded()
         keys, values = torch.split(padded, self.outputs, 2)
         scores = query @ keys.transpose(1, 2) / math.sqrt(self.outputs)
-        past = (torch.arange(keys.shape[1]) >= memory.lengths[:, None])[:, None]
+        past = torch.arange(keys.shape[1], device="cpu") >= memory.lengths[:, None]
+        past = past[:, None].to(keys.device)
         shares = torch.softmax(scores.masked_fill(past, -1e30), dim=2).masked_fill(past, 0.0)
         return Ragged.from_padded(shares @ values, x.lengths).values

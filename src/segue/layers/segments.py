@@ -125,7 +125,7 @@ class _Segments:
         lengths = (self._lengths[:running] - first).clamp(max=self.steps)
         shift = self._starts[:running] + first - (lengths.cumsum(0) - lengths)
         rows = torch.repeat_interleave(lengths)
-        return torch.arange(len(rows)) + shift[rows], lengths
+        return torch.arange(len(rows), device="cpu") + shift[rows], lengths
 
     def lend(self, weights: Sequence[Tensor]) -> dict[str, Tensor]:
         """Stand-ins for the weights, whose gradients are then summed here and run no hooks."""

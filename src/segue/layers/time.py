@@ -157,7 +157,7 @@ def _cut(x: Ragged, flags: Tensor) -> tuple[Ragged, Tensor, Tensor]:
         lengths, first, last = found
         return unchecked(x.values, lengths), first, last
     pieces, owner = x.split_at(flags)
-    rows = torch.arange(x.batch)
+    rows = torch.arange(x.batch, device="cpu")
     last = torch.searchsorted(owner, rows, right=True) - 1
     return pieces, torch.searchsorted(owner, rows), last
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import _VF, Tensor
@@ -24,8 +24,9 @@ from segue.ragged import Ragged
 # last state beside h.
 Fused: TypeAlias = Callable[[Tensor, bool, State], tuple[Tensor, ...]]
 
-# What a step costs beside its rows, in rows; measured for 32 to 256 hidden units.
-STEP = 16
+# What a step costs beside its rows, in rows; measured for 32 to 256 hidden units. On another device
+# than the CPU a batch of few rows takes as long as one of many.
+STEP, STEP_ELSEWHERE = 16, 4096
 
 
 def fused_runs(tensors: Iterable[Tensor]) -> bool:
@@ -55,7 +56,8 @@ def in_buckets(run: Fused, x: Ragged, state: State) -> tuple[Tensor, State]:
     order = x.lengths.argsort(descending=True, stable=True)
     filled = int((x.lengths > 0).sum())
     parts, ends = [], []
-    for bucket in buckets(x.lengths[order[:filled]]):
+    step = STEP if x.values.device.type == "cpu" else STEP_ELSEWHERE
+    for bucket in buckets(x.lengths[order[:filled]], step):
         chosen = order[bucket]
         values, end = _run_bucket(run, x.select(chosen), map_state(lambda s, r=chosen: s[r], state))
         parts.append(values)
@@ -67,20 +69,20 @@ def in_buckets(run: Fused, x: Ragged, state: State) -> tuple[Tensor, State]:
     return Ragged(torch.cat(parts), x.lengths[order]).select(back).values, final
 
 
-def buckets(lengths: Tensor) -> list[slice]:
+def buckets(lengths: Tensor, step: int = STEP) -> list[slice]:
     """Cuts lengths, sorted from long to short and above 0, into padded batches of little work.
 
-    The work of a batch of n rows and T steps is taken to be T (n + STEP): each range is cut where
+    The work of a batch of n rows and T steps is taken to be T (n + step): each range is cut where
     that saves most, until no cut saves anything.
     """
     rows, longest = len(lengths), int(lengths[0])
-    cuts = torch.arange(1, rows)
-    work = longest * (cuts + STEP) + lengths[1:] * (rows - cuts + STEP)
-    if rows == 1 or int(work.min()) >= longest * (rows + STEP):
+    cuts = torch.arange(1, rows, device="cpu")
+    work = longest * (cuts + step) + lengths[1:] * (rows - cuts + step)
+    if rows == 1 or int(work.min()) >= longest * (rows + step):
         return [slice(0, rows)]
     cut = int(cuts[work.argmin()])
-    later = [slice(cut + one.start, cut + one.stop) for one in buckets(lengths[cut:])]
-    return buckets(lengths[:cut]) + later
+    later = [slice(cut + one.start, cut + one.stop) for one in buckets(lengths[cut:], step)]
+    return buckets(lengths[:cut], step) + later
 
 
 def _run_bucket(run: Fused, x: Ragged, state: State) -> tuple[Tensor, State]:
@@ -112,6 +114,19 @@ def _without_advice() -> Iterator[None]:
         yield
 
 
+def _whole(
+    run: Callable[..., Any], x: Tensor, state: Any, flat: list[Tensor]
+) -> tuple[Tensor, ...]:
+    """One layer with biases, in one direction, time-major, without dropout."""
+    # cuDNN wants states in one piece, which a learned one, expanded to the batch, is not.
+    state = map_state(Tensor.contiguous, state)
+    # cuDNN gives gradients only of what ran in training mode; elsewhere that mode means dropout.
+    is_training = torch.is_grad_enabled()
+    with _without_advice():
+        found: tuple[Tensor, ...] = run(x, state, flat, True, 1, 0.0, is_training, False, False)
+    return found
+
+
 def flagged(w_xh: Tensor, column: Tensor) -> Tensor:
     """The weights ``[G, I]`` with one more input, the flag, weighed by ``column`` ``[G]``."""
     return torch.cat([w_xh, column[:, None]], dim=1)
@@ -127,8 +142,7 @@ def fused_elman(
         w_xh = flagged(w_xh, torch.full_like(b, -1e30 if activation == "relu" else 0.0))
     run = _VF.rnn_tanh if activation == "tanh" else _VF.rnn_relu
     flat = [w_xh, w_hh, b, torch.zeros_like(b)]
-    with _without_advice():
-        y, _ = run(x, h[None], flat, True, 1, 0.0, False, False, False)
+    y, _ = _whole(run, x, h[None], flat)
     return (y,)
 
 
@@ -150,8 +164,7 @@ def fused_lstm(
         i, f, g, o = torch.zeros_like(b).reshape(4, -1).unbind()
         w_xh = flagged(w_xh, torch.cat([i - 1e4, f + 1e4, g, o]))
     flat = [w_xh, w_hh, b, torch.zeros_like(b)] + ([] if w_hr is None else [w_hr])
-    with _without_advice():
-        y, _, c = _VF.lstm(x, (h[None], c[None]), flat, True, 1, 0.0, False, False, False)
+    y, _, c = _whole(_VF.lstm, x, (h[None], c[None]), flat)
     return y, c[0]
 
 
@@ -163,6 +176,5 @@ def fused_gru(
         # h stays between its last value and -1 or 1 whatever the padded steps do: nothing to hold.
         w_xh = flagged(w_xh, torch.zeros_like(b))
     b_hh = torch.cat([torch.zeros_like(b)[: 2 * len(b_hn)], b_hn])
-    with _without_advice():
-        y, _ = _VF.gru(x, h[None], [w_xh, w_hh, b, b_hh], True, 1, 0.0, False, False, False)
+    y, _ = _whole(_VF.gru, x, h[None], [w_xh, w_hh, b, b_hh])
     return (y,)

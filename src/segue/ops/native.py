@@ -146,8 +146,8 @@ def draw(size: int, rate: float) -> Tensor | None:
     """bool ``[size]``, True with this probability; None where the native module was not built."""
     if _NATIVE is None:
         return None
-    keep = torch.empty(size, dtype=torch.bool)
-    key = int(torch.randint(2**63 - 1, ()))
+    keep = torch.empty(size, dtype=torch.bool, device="cpu")
+    key = int(torch.randint(2**63 - 1, (), device="cpu"))
     _NATIVE.draw(key, rate, keep.view(torch.uint8).numpy(), torch.get_num_threads())
     return keep
 
@@ -173,7 +173,7 @@ def fresh(*shape: int) -> Tensor:
     """A float32 tensor that is not cleared; the memory of large ones is used again."""
     size = prod(shape)
     if size < _LARGE:
-        return torch.empty(shape)
+        return torch.empty(shape, device="cpu")
     return torch.from_numpy(_NATIVE.reserved(size)).view(shape)
 
 
