@@ -15,7 +15,7 @@ from torch import Tensor
 from segue.errors import DataError
 from segue.fields.category import Embedding
 from segue.fields.field import Encoder, Field, Values, raw_column, unfolded
-from segue.fields.units import BytePairs, Bytes, Characters, Units, Words
+from segue.fields.units import Bytes, Characters, Subwords, Units, Words
 from segue.fields.vocabulary import UNKNOWN, Vocabulary, unworded
 from segue.schema import Input, Positive, Role
 
@@ -57,7 +57,7 @@ class Text(Field):
         self.units = units_of(spec, f"inputs.{name}")
         self.vocabulary = Vocabulary()
         self._seen = self._unseen = 0
-        self.learns_steps = isinstance(self.units, BytePairs)
+        self.learns_steps = isinstance(self.units, Subwords)
         # Unit by unit, as in a live record, since a letter may be lowered by those around it; but
         # pieces of words are learnt from what is lowered already.
         self._lowers_texts = spec.lower and spec.unit == "bpe"
@@ -69,7 +69,7 @@ class Text(Field):
 
     def fit_steps(self, frame: pl.DataFrame) -> None:
         """Learn where to cut, from whole training texts; pieces of words alone need it."""
-        if not isinstance(self.units, BytePairs):
+        if not isinstance(self.units, Subwords):
             return
         texts = frame[self.columns[0]].drop_nulls()
         self.units.learn((_lowered(texts) if self._lowers_texts else texts).to_list())
@@ -125,13 +125,13 @@ class Text(Field):
 
     def fitted(self) -> dict[str, Any]:
         found: dict[str, Any] = {"seen": self._seen, "unseen": self._unseen}
-        if isinstance(self.units, BytePairs):
-            return found | self.units.fitted()
+        if isinstance(self.units, Subwords):
+            return found | self.units.pairs.fitted()
         return found | ({} if self.units.closed() else {"names": list(self.vocabulary.names)})
 
     def restore(self, fitted: dict[str, Any]) -> None:
-        if isinstance(self.units, BytePairs):
-            self.units.restore(fitted)
+        if isinstance(self.units, Subwords):
+            self.units.pairs.restore(fitted)
         self.vocabulary = self.units.closed() or Vocabulary(fitted["names"])
         self._seen, self._unseen = int(fitted["seen"]), int(fitted["unseen"])
 
@@ -148,7 +148,7 @@ class Text(Field):
 def units_of(spec: Text.Spec, where: str) -> Units:
     """The units that the options of a text name; `where` they stand, for messages."""
     if spec.unit == "bpe":
-        return BytePairs(spec.vocabulary, f"{where}.vocabulary")
+        return Subwords(spec.vocabulary, f"{where}.vocabulary")
     if spec.unit == "word":
         return Words(spaces=spec.split == "spaces")
     return Bytes() if spec.unit == "byte" else Characters()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from functools import cached_property
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from segue.errors import SpecError
+from segue.fields.byte_pairs import BYTES, BytePairs
 from segue.fields.field import unfolded
 from segue.fields.vocabulary import Vocabulary
 
@@ -94,11 +92,9 @@ class Words(Units):
         return " ".join(units)
 
 
-class BytePairs(Units):
-    """Pieces of words that byte pair encoding has learnt (Sennrich, Haddow and Birch 2016), from
-    bytes up, so that none is ever unknown; characters until it has.
-
-    A piece is written as GPT-2 has it: a printable character for each byte, ``Ġ`` for a blank.
+class Subwords(Units):
+    """Pieces of words that byte pair encoding has learnt, so that none is ever unknown; characters
+    until it has.
 
     Args:
         size: pieces, of which 256 are the bytes.
@@ -110,66 +106,25 @@ class BytePairs(Units):
     name = "piece"
 
     def __init__(self, size: int, where: str) -> None:
-        if size < 256:
-            raise SpecError(where, "at least 256, the bytes", str(size), "make it larger")
-        self._size, self._where = size, where
-        self.tokens: list[str] = []
-        self.merges: list[list[str]] = []
+        if size < BYTES:
+            raise SpecError(where, f"at least {BYTES}, the bytes", str(size), "make it larger")
+        self._size, self.pairs = size, BytePairs(where)
 
     def learn(self, texts: Iterable[str]) -> None:
         """Learn the pieces from the training texts."""
-        package = self._package()
-        made = package.Tokenizer(package.models.BPE())
-        made.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        trainer = package.trainers.BpeTrainer(
-            vocab_size=self._size,
-            initial_alphabet=package.pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        made.train_from_iterator(texts, trainer)
-        codes = made.get_vocab()
-        self.tokens = sorted(codes, key=codes.__getitem__)
-        self.merges = json.loads(made.to_str())["model"]["merges"]
-        self.__dict__.pop("_tokenizer", None)
+        self.pairs.learn(texts, self._size)
 
     def cut(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
-        if not self.tokens:
+        tokens = self.pairs.tokens
+        if not tokens:
             return unfolded(texts, "")
-        found = [made.ids for made in self._tokenizer.encode_batch_fast(texts.to_list())]
+        found = self.pairs.encode(texts.to_list())
         lengths = np.array([len(codes) for codes in found], np.int64)
-        pieces = [self.tokens[code] for codes in found for code in codes]
+        pieces = [tokens[code] for codes in found for code in codes]
         return pl.Series(texts.name, pieces, dtype=pl.String), lengths
 
     def join(self, units: Sequence[Any]) -> str:
-        if not self.tokens:
-            return "".join(units)
-        text: str = self._package().decoders.ByteLevel().decode(list(units))
-        return text
+        return self.pairs.decode(units) if self.pairs.tokens else "".join(units)
 
     def closed(self) -> Vocabulary:
-        return Vocabulary(self.tokens)
-
-    def fitted(self) -> dict[str, Any]:
-        """What `learn` has learnt, as plain JSON values."""
-        return {"tokens": self.tokens, "merges": self.merges}
-
-    def restore(self, fitted: dict[str, Any]) -> None:
-        """Take back what `fitted` gave."""
-        self.tokens, self.merges = list(fitted["tokens"]), list(fitted["merges"])
-        self.__dict__.pop("_tokenizer", None)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        package = self._package()
-        codes = {token: code for code, token in enumerate(self.tokens)}
-        merges = [(left, right) for left, right in self.merges]
-        made = package.Tokenizer(package.models.BPE(vocab=codes, merges=merges))
-        made.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        return made
-
-    def _package(self) -> Any:
-        try:
-            return import_module("tokenizers")
-        except ImportError:
-            fix = "pip install 'segue[text]'"
-            raise SpecError(self._where, "the package tokenizers", "no such package", fix) from None
+        return Vocabulary(self.pairs.tokens)

@@ -6,10 +6,9 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from typing import Any, ClassVar
 
-from segue.errors import SpecError
+from segue.fields.byte_pairs import BytePairs
 from segue.layers.decoder import UNKNOWN
 
 RESERVED = ("<end>", "<unknown>")
@@ -126,52 +125,32 @@ class Characters(Listed):
 
 
 class Subwords(Units):
-    """Pairs of bytes that often stand together, merged again and again (Sennrich et al., 2016,
-    arXiv:1508.07909, on bytes: Radford et al., 2019), so that no text is unknown. Needs the package
-    tokenizers.
-    """
+    """Pieces of words that byte pair encoding has learnt, so that no text is unknown."""
 
     most, known = 4_000, True
 
     def __init__(self) -> None:
-        self._tokenizer: Any = None
+        self._pairs = BytePairs("unit: bpe", leading=True, otherwise=", or use unit: word")
 
     def fit(self, texts: Sequence[str], size: int) -> None:
-        tokenizers = _tokenizers()
-        bytewise = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
-        self._tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-        self._tokenizer.pre_tokenizer = bytewise
-        self._tokenizer.decoder = tokenizers.decoders.ByteLevel()
-        trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=size - len(RESERVED),
-            initial_alphabet=sorted(bytewise.alphabet()),
-            show_progress=False,
-        )
-        self._tokenizer.train_from_iterator([text.strip() for text in texts], trainer)
+        self._pairs.learn([text.strip() for text in texts], size - len(RESERVED))
 
     def __len__(self) -> int:
-        return int(self._tokenizer.get_vocab_size()) + len(RESERVED)
+        return len(self._pairs.tokens) + len(RESERVED)
 
     def encode(self, text: str) -> list[int]:
-        return [code + len(RESERVED) for code in self._tokenizer.encode(text.strip()).ids]
+        return [code + len(RESERVED) for code in self._pairs.encode([text.strip()])[0]]
 
     def decode(self, codes: Iterable[int], others: Sequence[str] = ()) -> str:
-        return str(self._tokenizer.decode([code - len(RESERVED) for code in codes])).strip()
+        tokens = self._pairs.tokens
+        return self._pairs.decode(tokens[code - len(RESERVED)] for code in codes).strip()
 
     def fitted(self) -> Any:
-        return self._tokenizer.to_str()
+        return self._pairs.fitted()
 
     def restore(self, fitted: Any) -> None:
-        self._tokenizer = _tokenizers().Tokenizer.from_str(fitted)
+        self._pairs.restore(fitted)
 
 
 UNITS: dict[str, type[Units]] = {"word": Words, "character": Characters, "bpe": Subwords}
 """Every kind of unit by its name in the declaration."""
-
-
-def _tokenizers() -> Any:
-    try:
-        return import_module("tokenizers")
-    except ImportError:
-        fix = 'pip install "segue[text]", or use unit: word'
-        raise SpecError("unit: bpe", "the package tokenizers", "no such package", fix) from None
