@@ -51,7 +51,7 @@ LAWS: dict[str, dict[str, Any]] = {
     "min_gru": {"cell": "min_gru", "layers": 2},
     "min_lstm": {"cell": "min_lstm", "layers": 2},
     "rg_lru": {"cell": "rg_lru", "layers": 2},
-    "s5": {"cell": "s5", "layers": 2, "residual": True, "norm": True},
+    "s5": {"cell": {"s5": {"gate": True}}, "layers": 2, "residual": True, "norm": True},
     "dilated convolutions": _dilated(32, 8, 8),
     "attention, 64 steps": {"cell": "attention", "layers": 2, "residual": True, "norm": True},
     "attention, 1,040 steps": {"cell": {"attention": {"window": 1040}}},

@@ -21,6 +21,8 @@ constexpr int64_t kLanes = Lanes::count;
 
 // Without it the compiler unrolls too late to see that the sums are registers, and stores them at every input.
 #define SEGUE_UNROLL _Pragma("GCC unroll 16")
+// Into its callers, however many there are: what a tile costs around its loop weighs where there is one row.
+#define SEGUE_INLINE __attribute__((always_inline)) inline
 
 }  // namespace
 

@@ -175,7 +175,7 @@ class Advance {
 
     // So many panels, that is, blocks of a vector of units.
     template <class Multiply>
-    void some(int64_t panel, int panels, int64_t blocks, Multiply multiply) {
+    SEGUE_INLINE void some(int64_t panel, int panels, int64_t blocks, Multiply multiply) {
         const int64_t unit = panel * kUnits * kLanes, width = blocks * S * kLanes;
         for (int64_t r = 0; r < step_.rows; ++r) {
             sums_[r] = memory_ + r * width;

@@ -48,7 +48,7 @@ struct Block {
 
 // y += W x for R rows times V vectors of each of P panels, all sums in registers.
 template <int R, int V, int P>
-void tile(const float* const* x, const Block& block, float* const* y) {
+SEGUE_INLINE void tile(const float* const* x, const Block& block, float* const* y) {
     const int64_t step = block.step, next = block.next;
     F sum[R][P * V];
     const float* row[R];
