@@ -1,8 +1,11 @@
 """Mortality in intensive care from sparse measurements at uneven times (PhysioNet 2012, set A).
 
-Events and a table of patients, as two tables: 80 % of the stays train (a tenth of them chooses the
-epoch), 20 % test, by a split of the seed. Beside it stands a logistic regression on the last value
-of everything that was measured, whether it was, and the table of patients.
+Events and a table of patients, as two tables: 80 % of the stays train, 20 % test, by a split of the
+seed. What was measured more than once within four hours is its mean: of a hundred steps a few
+remain. The answer is the mean of five networks, each of which has another 15 % of the training
+stays to choose its epoch by, so that none is lost to learning. Beside it stands a logistic
+regression on the last value of everything that was measured, whether it was, and the table of
+patients.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from segue.fields.number import scale_of
 FOLDER = line.DATA / "physionet2012_set_a"
 SPEC = Path(__file__).parents[1] / "examples" / "intensive_care.yaml"
 ONCE = ("Age", "Gender", "Height", "ICUType")
+NETWORKS, HOURS = 5, 4
 
 
 @cache
@@ -52,6 +56,12 @@ def tables() -> tuple[pl.DataFrame, pl.DataFrame]:
     events = rows.filter(~pl.col("what").is_in(ONCE)).sort("stay", "hours", maintain_order=True)
     known = outcomes.filter(pl.col("stay").is_in(events["stay"].unique().implode()))
     return events, known.join(patients, on="stay", how="left", maintain_order="left")
+
+
+def coarse(events: pl.DataFrame) -> pl.DataFrame:
+    """One row for all values of a kind within HOURS, at their beginning."""
+    found = events.group_by("stay", pl.col("hours") // HOURS * HOURS, "what", maintain_order=True)
+    return found.agg(pl.col("value").mean()).sort("stay", "hours", maintain_order=True)
 
 
 def auc(score: NDArray[np.float64], died: NDArray[np.bool_]) -> float:
@@ -97,7 +107,7 @@ def logistic(train: NDArray[np.float64], died: NDArray[np.bool_], test: NDArray[
 
 
 def once(seed: int) -> dict[str, Any]:
-    """Train and score with one seed, which draws the split too."""
+    """Train and score with one seed, which draws the splits too."""
     events, patients = tables()
     order = np.random.default_rng(seed).permutation(patients.height)
     cut = int(0.8 * patients.height)
@@ -106,17 +116,31 @@ def once(seed: int) -> dict[str, Any]:
     parts = {}
     for name, people in (("train", train), ("test", test)):
         own = events.filter(pl.col("stay").is_in(people["stay"].implode()))
-        parts[name] = {"events": own, "patients": people}
+        parts[name] = {"events": coarse(own), "patients": people}
     spec = yaml.safe_load(SPEC.read_text())
     settings = {section: spec[section] for section in ("model", "training")}
-    spec["training"]["seed"] = seed
-    run = segue.fit(spec, parts["train"])
-    told = run.predict(parts["test"]).join(test.select("stay", "died"), on="stay", suffix="_true")
-    value = auc(told["died_p_yes"].to_numpy(), (told["died_true"] == "yes").to_numpy())
+    said, seconds = [], 0.0
+    for network in range(NETWORKS):
+        spec["training"]["seed"] = NETWORKS * seed + network
+        run = segue.fit(spec, parts["train"])
+        told = run.predict(parts["test"])
+        told = test.join(told, on="stay", how="left", maintain_order="left", suffix="_said")
+        said.append(told["died_p_yes"].to_numpy())
+        seconds += run.facts["seconds"]
+    true = (test["died"] == "yes").to_numpy()
+    alone = [auc(one, true) for one in said]
     rows = [last_values(events, people) for people in (train, test)]
     died = [(people["died"] == "yes").to_numpy() for people in (train, test)]
     naive = {"last values": auc(logistic(rows[0], died[0], rows[1]), died[1])}
-    return line.result(run, value=value, naive=naive, seed=seed, settings=settings)
+    found = line.result(
+        run,
+        value=auc(np.mean(said, 0), true),
+        naive=naive,
+        seed=seed,
+        settings={**settings, "networks": NETWORKS, "hours": HOURS},
+        more={"one network alone": round(float(np.mean(alone)), 4)},
+    )
+    return {**found, "seconds": round(seconds, 1)}
 
 
 if __name__ == "__main__":

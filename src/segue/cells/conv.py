@@ -124,7 +124,8 @@ class CausalConv(Cell):
         starts = x.offsets.to(rows.device)[rows]
         earlier, later = (rows + 1) * self.past + times, len(pasts) + starts + times
         places = torch.where(times < 0, earlier, later).to(pasts.device)
-        return torch.cat([pasts, x.values.to(pasts.dtype)])[places]
+        table = torch.cat([pasts, x.values.to(pasts.dtype)])
+        return table.index_select(0, places.flatten()).unflatten(0, places.shape)
 
     def _convolved(self, seen: Tensor) -> Tensor:
         """``[N, K, I] -> [N, O]``."""
