@@ -261,7 +261,7 @@ def test_a_decoder_that_hangs_or_dies_is_replaced(how: int, got: str, tmp_path: 
     soundfile.write(path, noise(4000), RATE, subtype="FLOAT")
     with Decoder(limit=0.5) as decoder:
         list(decoder.read(path, "a.wav"))
-        first = decoder.process
+        first = decoder.files.process
         assert first is not None
         os.kill(first.pid, how)
         begun = time.monotonic()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,10 @@ from segue.errors import DataError
 from segue.fields import KINDS
 from segue.fields import clip as clips
 from segue.fields import video as videos
-from segue.fields.clip import Clip, sound
+from segue.fields.clip import Clip
+from segue.fields.recording import Decoder
 from segue.fields.video import Video
+from segue.fields.watched import Watched
 
 FRAMES = {
     "bikes.mp4": [250],
@@ -72,7 +77,7 @@ def test_every_frame_of_every_clip_is_decoded(folder: Path) -> None:
     for name, counts in FRAMES.items():
         for stream, count in enumerate(counts):
             clip = Clip(folder / name, stream, name)
-            times = [seconds for seconds, _ in clip.frames()]
+            times = list(clip.times())
             assert len(times) == count
             assert all(before < after for before, after in pairwise(times))
 
@@ -80,7 +85,9 @@ def test_every_frame_of_every_clip_is_decoded(folder: Path) -> None:
 def test_every_sample_of_every_sound_track_is_decoded(folder: Path) -> None:
     for name, tracks in SOUND.items():
         for stream, (expected, channels) in enumerate(tracks):
-            rates, blocks = zip(*sound(folder / name, name, stream), strict=True)
+            with Decoder() as decoder:
+                read = list(decoder.read(folder / name, name, stream))
+            rates, blocks = zip(*read, strict=True)
             rate, samples = rates[0], np.concatenate(blocks)
             assert set(rates) == {expected}
             assert samples.shape[1] == channels and samples.dtype == np.float32
@@ -95,17 +102,20 @@ def test_a_frame_is_the_same_in_whatever_order_it_is_asked_for(folder: Path) -> 
     rng = np.random.default_rng(0)
     for name in ("bikes.mp4", "nasa_13013.mp4"):
         clip = Clip(folder / name, 0, name)
-        sums = [int(frame.to_ndarray().sum()) for _, frame in clip.frames()]
-        for number in rng.permutation(len(sums))[:15].tolist():
-            assert int(clip.frame(number).to_ndarray().sum()) == sums[number]
+        with av.open(str(folder / name)) as container:
+            shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        for number in rng.permutation(len(shown))[:15].tolist():
+            assert np.array_equal(clip.frame(number), shown[number])
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 import polars as pl, torch
 from segue.fields.video import Video
-from segue.fields.clip import sound
+from segue.fields.watched import Watched
+from segue.fields.clip import IDLE
+from segue.fields.recording import Decoder
 
 def read(path):
     field = Video("x", ("x",), Video.Spec.model_validate({"kind": "video", "size": [36, 64]}))
@@ -116,16 +126,27 @@ def read(path):
     for low in range(0, len(frames), 4):
         frames[torch.arange(low, min(low + 4, len(frames)))]
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def heard(path):
+    with Decoder() as decoder:
+        for _ in decoder.read(path, "clips"):
+            pass
+        return peak(decoder.tracks.process.pid)
+
+def peak(process):
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+
+def peaks():
+    (decoder,) = IDLE
+    return peak("self") + peak(decoder.process.pid)
 
 folder = Path(sys.argv[1])
 read(folder / "carphone_pristine.mp4")
-before = peak()
+before = peaks()
 read(folder / "bigbuckbunny.mp4")
-for _ in sound(folder / "bigbuckbunny.mp4", "clips"):
-    pass
-print(peak() - before)
+print(peaks() - before)
+print(heard(folder / "bigbuckbunny.mp4") - heard(folder / "nasa_13013.mp4"))
 """
 
 
@@ -133,7 +154,9 @@ def test_a_clip_needs_the_memory_of_a_few_frames(folder: Path) -> None:
     command = [sys.executable, "-c", MEASURE, str(folder)]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
     frame = 1280 * 720 * 3 / 2**20
-    assert float(found.stdout) < 16 * frame < FRAMES["bigbuckbunny.mp4"][0] * frame / 8
+    seen, heard = (float(line) for line in found.stdout.splitlines())
+    assert seen < 16 * frame < FRAMES["bigbuckbunny.mp4"][0] * frame / 8
+    assert heard < 4 * frame
 
 
 # Frames as steps ----------------------------------------------------------------------------------
@@ -214,7 +237,8 @@ def test_a_live_frame_is_a_reference_or_a_picture(tmp_path: Path) -> None:
 def test_the_sound_track_of_a_clip_is_heard_as_a_recording_of_it(
     folder: Path, tmp_path: Path
 ) -> None:
-    blocks = list(sound(folder / "nasa_13013.mp4", "clips"))
+    with Decoder() as decoder:
+        blocks = list(decoder.read(folder / "nasa_13013.mp4", "clips"))
     samples = np.concatenate([block for _, block in blocks])
     soundfile.write(tmp_path / "a.wav", samples, blocks[0][0], subtype="FLOAT")
     table = pl.DataFrame({"a": [str(folder / "nasa_13013.mp4"), str(tmp_path / "a.wav")]})
@@ -278,16 +302,52 @@ def test_a_truncated_real_clip_is_named(folder: Path, tmp_path: Path) -> None:
         assert message(tmp_path, name).endswith("or declare `on_error: skip`")
 
 
-def test_a_file_that_gives_no_frame_for_long_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Watched]]:
+    """Decoders that are idle: none at first, and none is left."""
+    found: list[Watched] = []
+    monkeypatch.setattr(clips, "IDLE", found)
+    yield found
+    for decoder in found:
+        decoder.close()
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(
+    "how, got", [(signal.SIGSTOP, "nothing for 0.5 s"), (signal.SIGKILL, "a crash of the decoder")]
+)
+def test_a_decoder_that_hangs_or_dies_is_replaced(
+    how: int, got: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn(tmp_path / "a.avi")
-    monkeypatch.setattr(clips, "PATIENCE", 0.5)
-    monkeypatch.setattr(clips, "monotonic", iter(range(1000)).__next__)
-    assert message(tmp_path, "a.avi") == (
-        "a.avi: expected a further frame, got none for 0.5 seconds; "
-        "copy the file again, or declare `on_error: skip`"
-    )
+    monkeypatch.setattr(clips, "LIMIT", 0.5)
+    clip = Clip(tmp_path / "a.avi", 0, "a.avi")
+    first = clip.decoder.process
+    assert first is not None
+    os.kill(first.pid, how)
+    begun = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        clip.frame(3)
+    assert time.monotonic() - begun < 5
+    assert str(caught.value).startswith(f"a.avi: expected a further frame, got {got}; ")
+    assert first.poll() is not None
+    clip.close()
+    other = Clip(tmp_path / "a.avi", 0, "a.avi")
+    assert round(other.frame(3).mean() / 10) == 3
+    other.close()
+
+
+def test_a_decoder_is_used_again(tmp_path: Path, idle: list[Watched]) -> None:
+    drawn(tmp_path / "a.avi")
+    processes = set()
+    for _ in range(3):
+        clip = Clip(tmp_path / "a.avi", 0, "a.avi")
+        processes.add(clip.decoder.process)
+        assert len(list(clip.times())) == 12
+        del clip  # not closed
+    with pytest.raises(DataError):
+        Clip(tmp_path / "b.avi", 0, "b.avi")
+    assert len(processes) == 1 and len(idle) == 1
 
 
 def test_a_clip_that_cannot_be_read_is_skipped_where_that_is_said(tmp_path: Path) -> None:
@@ -318,8 +378,8 @@ def test_references_that_lead_nowhere_are_named(tmp_path: Path) -> None:
 
 def test_a_silent_clip_has_no_sound_track(tmp_path: Path) -> None:
     drawn(tmp_path / "a.avi")
-    with pytest.raises(DataError) as caught:
-        next(sound(tmp_path / "a.avi", "a.avi"))
+    with Decoder() as decoder, pytest.raises(DataError) as caught:
+        list(decoder.read(tmp_path / "a.avi", "a.avi"))
     assert str(caught.value) == (
         "a.avi: expected a sound track, got none; take it out, or declare `on_error: skip`"
     )

@@ -182,6 +182,19 @@ def test_a_value_is_read_from_whole_seasons_before_it() -> None:
     torch.testing.assert_close(skip(z), z @ skip.weight.T)
 
 
+def test_levels_are_the_means_of_the_last_season_and_of_the_look_back() -> None:
+    lookback, horizon, season = 11, 7, 3
+    skip = Seasonal(lookback, horizon, 2, season)
+    with torch.no_grad():
+        skip.level.normal_()
+    z = torch.randn(5, lookback)
+    found = skip(z).view(5, horizon, 2)
+    for step in range(horizon):
+        recent, whole = skip.level[:, step // season].T
+        expected = z[:, -season:].mean(1, keepdim=True) * recent + z.mean(1, keepdim=True) * whole
+        torch.testing.assert_close(found[:, step], expected)
+
+
 def test_weights_that_no_state_moves_are_seasonal_ones() -> None:
     lookback, horizon, season = 11, 7, 3
     adaptive = Adaptive(H, lookback, horizon, 2, season)

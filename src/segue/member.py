@@ -102,12 +102,15 @@ class Member(nn.Module):
 class Seasonal(nn.Module):
     """W of `Member`, shared along the season m (Lin et al., 2024, SparseTSF, arXiv:2405.00946).
 
-    The value in s steps is read from those whole seasons before it alone, with weights that depend
-    on how many seasons there are between, and on which of the seasons ahead it is::
+    The value in s steps is read from those whole seasons before it, and from the means of the last
+    season and of the look-back, with weights that depend on how many seasons there are between, and
+    on which of the seasons ahead it is, b = ceil(s / m)::
 
-        (W z)_s = sum_i w_{ceil(s / m), i} z_{t+s-m(ceil(s / m)+i)}       i = 0, 1, ...
+        (W z)_s = sum_i w_{b,i} z_{t+s-m(b+i)} + u_b mean(z_{t-m+1..t}) + v_b mean(z)
 
-    So a look-back of many seasons costs few weights, which a full W would learn by heart.
+    So a look-back of many seasons costs few weights, which a full W would learn by heart. What
+    the w leave open of a value goes to a level by u and v, and else to the last value, which has
+    another place in the season.
     """
 
     def __init__(self, lookback: int, horizon: int, outputs: int, season: int) -> None:
@@ -120,14 +123,22 @@ class Seasonal(nn.Module):
         self.place: Tensor
         place = torch.where(apart % season == 0, seasons, 0) + block * width
         self.register_buffer("place", place, persistent=False)
-        self.shared = nn.Parameter(torch.zeros(outputs, int(block.max()) + 1, width - 1))
+        blocks = int(block.max()) + 1
+        self.shared = nn.Parameter(torch.zeros(outputs, blocks, width - 1))
+        self.level = nn.Parameter(torch.zeros(outputs, blocks, 2))
+        recent = (lag < min(season, lookback)).float()
+        self.means: Tensor
+        means = torch.stack([recent / recent.sum(), torch.full((lookback,), 1 / lookback)])
+        self.register_buffer("means", means, persistent=False)
+        self.block: Tensor
+        self.register_buffer("block", block.flatten(), persistent=False)
 
     @property
     def weight(self) -> Tensor:
         """W, ``[S * P, L]``."""
         table = nn.functional.pad(self.shared, (1, 0)).flatten(1)
-        matrix = table[:, self.place].transpose(0, 1)
-        return matrix.flatten(0, 1)
+        matrix = table[:, self.place] + (self.level @ self.means)[:, self.block]
+        return matrix.transpose(0, 1).flatten(0, 1)
 
     def forward(self, z: Tensor) -> Tensor:
         """``[rows, L]`` -> ``[rows, S * P]``."""

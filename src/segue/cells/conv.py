@@ -125,7 +125,7 @@ class CausalConv(Cell):
         earlier, later = (rows + 1) * self.past + times, len(pasts) + starts + times
         places = torch.where(times < 0, earlier, later).to(pasts.device)
         table = torch.cat([pasts, x.values.to(pasts.dtype)])
-        return table.index_select(0, places.flatten()).unflatten(0, places.shape)
+        return table.index_select(0, places.flatten()).reshape(*places.shape, self.inputs)
 
     def _convolved(self, seen: Tensor) -> Tensor:
         """``[N, K, I] -> [N, O]``."""

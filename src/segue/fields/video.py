@@ -88,7 +88,7 @@ class Video(Pictures):
         clip = self.open(cell, f"{where}: {cell}")
         found, shown = [], -1
         try:
-            for number, (seconds, _) in enumerate(clip.frames()):
+            for number, seconds in enumerate(clip.times()):
                 # A frame is kept if it is the first of its span of time.
                 span = number if self._rate is None else int(seconds * self._rate + 1e-6)
                 if span > shown:
@@ -120,8 +120,8 @@ class Video(Pictures):
 
     def picture(self, clip: Clip, number: int, where: str) -> Bytes:
         """A frame in the form in which the network reads it, ``[C, H, W]``."""
-        shown: Bytes = clip.frame(number).to_ndarray(format="rgb24")  # type: ignore[assignment]
-        return self._hold(self.frame.of(drawn(shown, where), where), where)
+        shown = drawn(clip.frame(number), where)
+        return self._hold(self.frame.of(shown, where), where)
 
     def places(self, frame: pl.DataFrame, origin: str) -> Tensor:
         series = frame[self.columns[0]]
