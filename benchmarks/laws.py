@@ -52,9 +52,8 @@ LAWS: dict[str, dict[str, Any]] = {
     "min_lstm": {"cell": "min_lstm", "layers": 2},
     "rg_lru": {"cell": "rg_lru", "layers": 2},
     "s5": {"cell": {"s5": {"gate": True}}, "layers": 2, "residual": True, "norm": True},
-    "dilated convolutions": _dilated(32, 8, 8),
+    "dilated convolutions": _dilated(16, 8, 8),
     "attention, 64 steps": {"cell": "attention", "layers": 2, "residual": True, "norm": True},
-    "attention, 1,040 steps": {"cell": {"attention": {"window": 1040}}},
     "convolution, gru": {"layers": [{"conv": {"kernel": 8, "activation": "relu"}}, "gru"]},
 }
 """The model section of each; 64 hidden units where nothing else is said."""

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "blocked.h"
+#include "flush.h"
 #include "kernels.h"
 
 #ifdef SEGUE_AMX_TARGET
@@ -91,58 +92,72 @@ void pack(std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_
 }
 
 void affine(const Affine& call) {
+    const Flush flush;
     blocked::affine(here(), call);
 }
 
 void column_sums(const ColumnSums& call) {
+    const Flush flush;
     blocked::column_sums(here(), call);
 }
 
 void outer(const Outer& call) {
+    const Flush flush;
     blocked::outer(here(), call);
 }
 
 void before(const Before& call) {
+    const Flush flush;
     blocked::before(here(), call);
 }
 
 void draw(const Draw& call) {
+    const Flush flush;
     blocked::draw(here(), call);
 }
 
 void scan_linear(const Linear& call) {
+    const Flush flush;
     blocked::scan_linear(here(), call);
 }
 
 void scan_diagonal(const DiagonalScan& call) {
+    const Flush flush;
     blocked::scan_diagonal(here(), call);
 }
 
 void scan_diagonal_back(const DiagonalGrad& call) {
+    const Flush flush;
     blocked::scan_diagonal_back(here(), call);
 }
 
 void scan_elman(const Elman& call) {
+    const Flush flush;
     blocked::scan_elman(here(), call);
 }
 
 void scan_lstm(const Lstm& call) {
+    const Flush flush;
     blocked::scan_lstm(here(), call);
 }
 
 void scan_gru(const Gru& call) {
+    const Flush flush;
     blocked::scan_gru(here(), call);
 }
 
 void scan_elman_back(const ElmanGrad& call) {
+    const Flush flush;
     blocked::scan_elman_back(here(), call);
 }
 
 void scan_lstm_back(const LstmGrad& call) {
+    const Flush flush;
     blocked::scan_lstm_back(here(), call);
 }
 
 void scan_gru_back(const GruGrad& call) {
+    const Flush flush;
     blocked::scan_gru_back(here(), call);
 }
 

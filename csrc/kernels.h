@@ -8,7 +8,7 @@
 // The law, to the bit: an output row depends on its own inputs only, never on the batch, its place in it, the
 // chunking of a sequence, the number of threads, or the target that runs. Hence every sum of a product is one chain of
 // fused multiply-adds in ascending order: what stood there (the bias), then the inputs, then the recurrent part. In
-// half precision, and there alone, the target "amx" sums in an order of its own.
+// half precision, and there alone, the target "amx" sums in an order of its own. Numbers below 1.2e-38 count as 0.
 //
 // Outputs must not overlap inputs or each other, with two exceptions: h_last may be h0, and c_last may be c0
 // (the state is then advanced in place). Pointers said to be optional may be null.

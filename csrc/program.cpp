@@ -1,3 +1,4 @@
+#include "flush.h"
 #include "program.h"
 
 #include <algorithm>
@@ -281,6 +282,7 @@ int Program::take(int x, int index) {
 // A call ----------------------------------------------------------------------------------------------------------
 
 void Program::run(const std::array<int64_t, 4>& counts, std::vector<void*>& memory, int threads) const {
+    const Flush flush;  // once for all operations
     const Run run{slots_, counts, memory, threads};
     std::size_t bytes = 0;
     for (std::size_t k = 0; k < slots_.size(); ++k)

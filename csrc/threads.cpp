@@ -3,6 +3,8 @@
 // not to be found, threads of our own are started for each call.
 #include "threads.h"
 
+#include "flush.h"
+
 #include <algorithm>
 #include <memory>
 #include <system_error>
@@ -63,8 +65,14 @@ void run_own(int count, const std::function<void(int, int)>& work) {
 void run(int count, const std::function<void(int, int)>& work) {
     if (count == 1) return work(0, 1);
     const Pool* shared = pool();
-    if (!shared) return run_own(count, work);
+    if (!shared) {
+        return run_own(count, [&](int rank, int size) {
+            const Flush flush;
+            work(rank, size);
+        });
+    }
     const auto enter = [](void* data) {
+        const Flush flush;
         const Pool& pool_here = *pool();
         (*static_cast<const std::function<void(int, int)>*>(data))(pool_here.rank(), pool_here.size());
     };

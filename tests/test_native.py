@@ -15,8 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from segue import ops
 from segue.ops import native
 from segue.ops.given import GRU, LSTM, Elman, Given
+from segue.ragged import Ragged
 
 module = pytest.importorskip(
     "segue._native", reason="segue._native is not built: no C++ compiler at installation"
@@ -210,6 +212,24 @@ def test_a_gradient_of_nan_stays_in_its_sequence(law: str) -> None:
     rest = [n for n in range(len(y)) if not start <= n < end]
     others = [b for b in range(len(LENGTHS)) if b != 3]
     hold_same_bits([sick.d[rest], sick.dh[others]], [clean.d[rest], clean.dh[others]])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_fades_ends_in_zero_and_the_callers_numbers_do_not(threads: int) -> None:
+    """Numbers too small to be normal take a processor ten times as long, and carry nothing."""
+    least = torch.finfo(torch.float32).smallest_normal
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        a, h = torch.full((8 * 300, 64), 0.5), torch.zeros(8, 64)
+        b = torch.randn(8 * 300, 64, requires_grad=True)
+        _, last = ops.scan_linear(a, b, Ragged(a, torch.full((8,), 300)), h)
+        (db,) = torch.autograd.grad(last.sum(), [b])
+        steps = db.view(8, 300, 64)
+        assert steps[:, :173].eq(0).all() and steps[:, 173:].ge(least).all()
+    finally:
+        torch.set_num_threads(before)
+    assert torch.tensor(least) / 2 > 0
 
 
 def test_empty_batches_and_empty_sequences_are_legal() -> None:
