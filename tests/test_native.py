@@ -220,15 +220,13 @@ def test_what_fades_ends_in_zero_and_the_callers_numbers_do_not(threads: int) ->
     least = torch.finfo(torch.float32).smallest_normal
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        a, h = torch.full((8 * 300, 64), 0.5), torch.zeros(8, 64)
-        b = torch.randn(8 * 300, 64, requires_grad=True)
-        _, last = ops.scan_linear(a, b, Ragged(a, torch.full((8,), 300)), h)
-        (db,) = torch.autograd.grad(last.sum(), [b])
-        steps = db.view(8, 300, 64)
-        assert steps[:, :173].eq(0).all() and steps[:, 173:].ge(least).all()
-    finally:
-        torch.set_num_threads(before)
+    a, h = torch.full((8 * 300, 64), 0.5), torch.zeros(8, 64)
+    b = torch.randn(8 * 300, 64, requires_grad=True)
+    _, last = ops.scan_linear(a, b, Ragged(a, torch.full((8,), 300)), h)
+    (db,) = torch.autograd.grad(last.sum(), [b])
+    torch.set_num_threads(before)
+    steps = db.view(8, 300, 64)
+    assert steps[:, :173].eq(0).all() and steps[:, 173:].ge(least).all()
     assert torch.tensor(least) / 2 > 0
 
 
