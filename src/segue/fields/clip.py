@@ -51,7 +51,8 @@ class Clip:
         self._where = where
         self.decoder = IDLE.pop() if IDLE else Watched(LIMIT, "a further frame", "av", "video")
         self._left = weakref.finalize(self, _leave, self.decoder)
-        self._done({"clip": str(path), "stream": stream})
+        self._file = {"clip": str(path), "stream": stream}
+        self._done(self._file)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -65,6 +66,7 @@ class Clip:
         Raises:
             DataError: the file ends before its last frame, or is damaged, or hangs.
         """
+        self._reopen()
         for head, _ in self.decoder.ask({"times": True}, self._where):
             yield head["time"]
 
@@ -74,8 +76,14 @@ class Clip:
         Raises:
             DataError: there is none, or the file is damaged, or hangs.
         """
+        self._reopen()
         ((head, data),) = self.decoder.ask({"frame": number}, self._where)
         return np.frombuffer(data, np.uint8).reshape(*head["size"], 3)
+
+    def _reopen(self) -> None:
+        """A decoder that was ended has no file open in the next one."""
+        if self.decoder.process is None:
+            self._done(self._file)
 
     def _done(self, question: dict[str, object]) -> None:
         for _ in self.decoder.ask(question, self._where):
