@@ -419,10 +419,13 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
     if kind in ("forecast-counts", "forecast-heavy-tails"):
         return {"plain": {}}
     if kind == "forecast-many-series":
-        return {**MODELS, "adaptive": {"skip": "adaptive"}}
+        window = {"memory": "window", "cell": "gru"}
+        return {**MODELS, "adaptive": {"skip": "adaptive"}, "window": window}
     if kind == "forecast-with-gaps":
         linear = {"cell": "rg_lru", "layers": 2}
-        return {**MODELS, "members": {"members": 2, "skip": "seasonal"}, "linear": linear}
+        members = {"members": 2, "skip": "seasonal"}
+        window = {"memory": "window", "members": 2, "dropout": 0.3}
+        return {**MODELS, "members": members, "linear": linear, "window": window}
     if kind.startswith("forecast"):
         return MODELS
     if kind.endswith("apart"):

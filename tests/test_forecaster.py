@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segue import ops
 from segue.cells import GRU, LSTM, Elman
-from segue.forecaster import Forecaster, ForecasterState
+from segue.forecaster import Forecaster, ForecasterState, Memory
 from segue.member import Adaptive, Decoder, Member, Seasonal
 from segue.ragged import Ragged
 from segue.tasks import Forecast
@@ -26,6 +26,7 @@ TYPICAL = [[0.5, 0.2], [3.0, 40.0]]
 NOTHING = [[0.0, 0.0], [0.0, 0.0]]
 """Nothing is known of other series, so a young one goes by its own values alone."""
 
+MEMORIES: list[Memory] = ["carried", "window"]
 CELLS = {"elman": Elman, "lstm": LSTM, "gru": GRU}
 
 
@@ -36,18 +37,20 @@ def made(
     ahead: int = E,
     usual: Any = TYPICAL,
     members: int = 1,
+    memory: Memory = "carried",
     **options: Any,
 ) -> Forecaster:
     torch.manual_seed(0)
     task = Forecast("y", ("a", "b"), Forecast.Spec(task="forecast", horizon=S, season=3))
     task.gaps, task.typical = gaps, usual
     forecaster = Forecaster(
-        [CELLS[cell](Forecaster.inputs(K, F, gaps), H) for _ in range(members)],
+        [CELLS[cell](Forecaster.inputs(K, F, gaps, memory), H) for _ in range(members)],
         task,
         features=F,
         ahead=ahead,
         segment=K,
         lookback=L,
+        memory=memory,
         **options,
     )
     with torch.no_grad():
@@ -95,7 +98,7 @@ def by_the_equation(
     """Forecasts ``[T, S, Q]`` of one series, step by step in NumPy."""
     members = [member for member in forecaster.members if isinstance(member, Member)]
     chains = [[np.zeros(H) for _ in range(K)] for _ in members]
-    ring, flags, gap, age = np.zeros(L), np.zeros(K), np.inf, 0
+    ring, flags, gap, age = np.zeros(L), np.zeros(L), np.inf, 0
     found = []
     for t, value in enumerate(x):
         seen = not np.isnan(value)
@@ -110,34 +113,47 @@ def by_the_equation(
         s = np.abs(ring - ring.mean()).mean() + young * usual
         s += 1e-3 * level + 1e-6
         z = (ring - a) / s
-        u = [*z[-K:], (a - ring[-K - 1]) / s, young, *features[t].double().numpy()]
-        if forecaster.gaps:
-            u[:K] = z[-K:] * flags
-            u += [*flags, np.log1p(0 if np.isinf(gap) else gap)]
-        changes = [
-            change_of(member, own, t, np.array(u), z, ahead[t].double().numpy())
-            for member, own in zip(members, chains, strict=True)
-        ]
+        beside = [young, *features[t].double().numpy()]
+        waited = [np.log1p(0 if np.isinf(gap) else gap)] if forecaster.gaps else []
+        known = flags if forecaster.gaps else np.ones(L)
+        shown = flags if forecaster.gaps else flags[:0]
+        if forecaster.memory == "window":
+            # Segments 1..n of the look-back, oldest first, all by the present a and s.
+            parts = np.split((z * known)[-(L // K) * K :], L // K)
+            told = np.split(shown[-(L // K) * K :], L // K)
+            u = [[*part, *own, *beside, *waited] for part, own in zip(parts, told, strict=True)]
+        else:
+            u = [[*(z * known)[-K:], (a - ring[-K - 1]) / s, *beside, *shown[-K:], *waited]]
+        changes = []
+        for member, own in zip(members, chains, strict=True):
+            before = np.zeros(H) if forecaster.memory == "window" else own[t % K]
+            own[t % K] = state_after(member, before, np.array(u))
+            changes.append(change_of(member, own[t % K], z, ahead[t].double().numpy()))
         change = np.mean(changes, axis=0)
         found.append(np.full((S, Q), np.nan) if np.isinf(gap) else a + s * change)
     return np.array(found)
 
 
-def change_of(
-    member: Member,
-    chains: list[NDArray[np.float64]],
-    t: int,
-    u: NDArray[np.float64],
-    z: NDArray[np.float64],
-    ahead: NDArray[np.float64],
+def weights_of(member: Member) -> dict[str, Any]:
+    return {name: value.double().numpy() for name, value in member.state_dict().items()}
+
+
+def state_after(
+    member: Member, h: NDArray[np.float64], segments: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """c ``[S, Q]`` of a member after step t; its chain goes on."""
-    weights: dict[str, Any] = {
-        name: value.double().numpy() for name, value in member.state_dict().items()
-    }
-    before = weights["cell.w_hh"] @ chains[t % K]
-    h = np.tanh(weights["cell.w_xh"] @ u + before + weights["cell.b_h"])
-    chains[t % K] = h
+    """The hidden state of a member's cell after some inputs u."""
+    weights = weights_of(member)
+    for u in segments:
+        before = weights["cell.w_hh"] @ h
+        h = np.tanh(weights["cell.w_xh"] @ u + before + weights["cell.b_h"])
+    return h
+
+
+def change_of(
+    member: Member, h: NDArray[np.float64], z: NDArray[np.float64], ahead: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """c ``[S, Q]`` of a member."""
+    weights = weights_of(member)
     skip = member.skip.weight.detach().double().numpy()
     change: NDArray[np.float64] = weights["head.weight"] @ h + weights["head.bias"] + skip @ z
     change = change.reshape(S, Q)
@@ -151,8 +167,11 @@ def change_of(
 @pytest.mark.parametrize(("skip", "members"), [("full", 1), ("seasonal", 1), ("full", 3)])
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("late", [0, 4])
-def test_a_forecast_is_its_equation(gaps: bool, late: int, skip: str, members: int) -> None:
-    forecaster = made("elman", gaps=gaps, skip=skip, members=members)
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_a_forecast_is_its_equation(
+    gaps: bool, late: int, skip: str, members: int, memory: Memory
+) -> None:
+    forecaster = made("elman", gaps=gaps, skip=skip, members=members, memory=memory)
     values = some_values([17], series=1, missing=0.3 if gaps else 0.0)
     values.values[:late] = torch.nan
     features, ahead = some_inputs(17, 17)
@@ -232,8 +251,11 @@ def test_a_decoder_goes_through_the_steps_ahead_one_after_the_other() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("gaps", [False, True])
-def test_windows_from_the_start_equal_the_carried_chain(cell: str, gaps: bool) -> None:
-    forecaster = made(cell, gaps=gaps)
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_windows_from_the_start_equal_the_carried_chain(
+    cell: str, gaps: bool, memory: Memory
+) -> None:
+    forecaster = made(cell, gaps=gaps, memory=memory)
     values = some_values(LENGTHS, missing=0.3 if gaps else 0.0)
     features, ahead = some_inputs(values.total, values.total)
     # The ends of the segments of each sequence; the last sequence is shorter than a segment.
@@ -265,8 +287,9 @@ def test_windows_may_look_back_before_their_first_segment(cell: str) -> None:
 
 @pytest.mark.parametrize("decoder", ["step", "recurrent"])
 @pytest.mark.parametrize("size", [1, 4])
-def test_chunks_equal_the_whole(size: int, decoder: str) -> None:
-    forecaster, values = made(decoder=decoder), some_values([20])
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_chunks_equal_the_whole(size: int, decoder: str, memory: Memory) -> None:
+    forecaster, values = made(decoder=decoder, memory=memory), some_values([20])
     values.values[:6, 0] = torch.nan
     features, ahead = some_inputs(20, 20)
     whole, end = carried(forecaster, values)
@@ -300,8 +323,27 @@ def test_the_ring_holds_the_last_values_and_fills_gaps_with_the_one_before() -> 
     assert state.taken.tolist() == [5]
 
 
-def test_no_steps_leave_the_state_as_it_was() -> None:
-    forecaster = made()
+def test_what_is_read_anew_depends_on_the_look_back_alone() -> None:
+    forecaster = made(gaps=False, memory="window")
+    values = some_values([20], series=1, missing=0.0)
+    whole, state = carried(forecaster, values)
+    assert state.hidden == ()
+    features, ahead = some_inputs(20, 20)
+    late = Ragged(values.values[20 - L :], torch.tensor([L]))
+    with torch.no_grad():
+        found, _, _ = forecaster.unroll(
+            late,
+            features[20 - L :],
+            torch.tensor([L - 1]),
+            ahead[-1:],
+            forecaster.initial_state(1, 1),
+        )
+    hold_close(found, whole[-1:])
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_no_steps_leave_the_state_as_it_was(memory: Memory) -> None:
+    forecaster = made(memory=memory)
     _, state = carried(forecaster, some_values([4, 6]))
     none = Ragged(torch.zeros(0, 2, dtype=torch.float64), torch.tensor([0, 0]))
     features, ahead = some_inputs(1, 0)
@@ -366,8 +408,10 @@ def test_members_learn_each_by_itself_and_answer_with_their_mean() -> None:
 @pytest.mark.parametrize(
     ("skip", "decoder"), [("full", "step"), ("seasonal", "recurrent"), ("adaptive", "step")]
 )
-def test_gradients_reach_every_weight(skip: str, decoder: str) -> None:
-    forecaster, values = made(skip=skip, decoder=decoder).train(), some_values(LENGTHS)
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_gradients_reach_every_weight(skip: str, decoder: str, memory: Memory) -> None:
+    forecaster = made(skip=skip, decoder=decoder, memory=memory).train()
+    values = some_values(LENGTHS)
     features, ahead = some_inputs(values.total, values.total)
     at = torch.arange(values.total)[values.times() % K == K - 1]
     forecaster.windows(values, features, at, ahead[at]).nan_to_num(0).sum().backward()

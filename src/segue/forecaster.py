@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from segue.ragged import Ragged
 from segue.tasks import Forecast
 from segue.tasks.distributions import Quantiles
 
+Memory: TypeAlias = Literal["carried", "window"]
+
 
 class ForecasterState(NamedTuple):
     """What a forecast remembers of P sequences of C series.
@@ -26,11 +28,13 @@ class ForecasterState(NamedTuple):
     Attributes:
         ring: the last L values, float64 ``[P, C, L]``; a missing one is the last one observed
             before it.
-        seen: whether the last k of them were observed, ``[P, C, k]``.
+        seen: whether the last k of them were observed, ``[P, C, k]``; all L, where a forecast reads
+            them anew and there are gaps.
         gap: steps since a value was observed, ``[P, C]``; infinite while none ever was.
         age: steps since the first value, itself counted, ``[P, C]``; 0 while there is none.
         taken: steps taken, int64 ``[P]``; step n belongs to chain n mod k.
-        hidden: the state of every chain of every member; leaves are ``[P, C * k, ...]``.
+        hidden: the state of every chain of every member; leaves are ``[P, C * k, ...]``. None is
+            carried where the look-back is read anew at every step.
     """
 
     ring: Tensor
@@ -67,14 +71,23 @@ class Forecaster(nn.Module):
     arXiv:1703.07015); see `segue.member` for one that is shared along the season, and for g, which
     is there where inputs are known ahead.
 
+    With ``memory="window"`` nothing but the ring is carried: every step reads the look-back anew,
+    from a fresh state on, its n = L // k segments all in units of the present::
+
+        u_i = [z_{L-k(n-i+1)+1..L-k(n-i)}, v, features_t]     i = 1..n
+        h_t = the state of the cell after u_1, ..., u_n
+
+    So all that is remembered is measured from the same level, and is forgotten after L steps (Lin
+    et al., 2023, SegRNN, arXiv:2308.11200). A step costs n steps of the cell.
+
     There may be several members, each a cell with V, W, b and g of its own, which learn side by
     side, each by its own loss; c is then their mean. Networks that differ in nothing but their
     first weights err differently, so their mean errs less (Hansen and Salamon 1990).
 
     A missing value stands in the ring as the last one observed. Where series have gaps, z is 0 in
     u where the value is missing, and u ends with k flags (1: observed) and ``log(1 + gap)``, the
-    steps since a value was observed. Before its first value ever a ring holds that first value
-    throughout; until then the forecast is NaN.
+    steps up to t since a value was observed. Before its first value ever a ring holds that first
+    value throughout; until then the forecast is NaN.
 
     Args:
         cells: the law of memory of each member, over `Forecaster.inputs` inputs.
@@ -84,6 +97,7 @@ class Forecaster(nn.Module):
         segment, lookback: k and L, which is at least k + 1.
         skip: W is a ``full`` matrix, ``seasonal``, or ``adaptive``.
         decoder: g takes each step ahead alone (``step``) or one after the other (``recurrent``).
+        memory: the hidden state is ``carried``, or that of the ``window`` of the look-back.
     """
 
     def __init__(
@@ -97,12 +111,15 @@ class Forecaster(nn.Module):
         lookback: int,
         skip: Literal["full", "seasonal", "adaptive"] = "full",
         decoder: Literal["step", "recurrent"] = "step",
+        memory: Memory = "carried",
     ) -> None:
         super().__init__()
-        inputs = self.inputs(segment, features, task.gaps)
+        inputs = self.inputs(segment, features, task.gaps, memory)
         assert lookback > segment and all(cell.inputs == inputs for cell in cells)
         self.segment, self.lookback, self.gaps = segment, lookback, task.gaps
         self.horizon, self.distribution = task.horizon, task.distribution
+        self.segments = lookback // segment if memory == "window" else 1
+        self.memory = memory
         self.members = nn.ModuleList(
             Member(cell, task, ahead=ahead, lookback=lookback, skip=skip, decoder=decoder)
             for cell in cells
@@ -121,29 +138,40 @@ class Forecaster(nn.Module):
             yield member
 
     @staticmethod
-    def inputs(segment: int, features: int, gaps: bool) -> int:
+    def inputs(segment: int, features: int, gaps: bool, memory: Memory = "carried") -> int:
         """I, the inputs that the cell must take."""
-        return segment + 2 + features + (segment + 1 if gaps else 0)
+        own = segment + (2 if memory == "carried" else 1)
+        return own + features + (segment + 1 if gaps else 0)
 
     @property
     def numbers_per_step(self) -> int:
         """About how many numbers a step of one series makes; for bounds on memory."""
-        return 3 * self.lookback + sum(member.numbers_per_step for member in self._members())
+        members = sum(
+            member.numbers_per_step + 8 * (self.segments - 1) * member.cell.outputs
+            for member in self._members()
+        )
+        return 3 * self.lookback + members
 
     def initial_state(self, batch: int, series: int) -> ForecasterState:
         """Nothing seen yet, of P = `batch` sequences of C = `series` series."""
         chains = series * self.segment
         return ForecasterState(
             ring=torch.zeros(batch, series, self.lookback, dtype=torch.float64),
-            seen=torch.zeros(batch, series, self.segment),
+            seen=torch.zeros(batch, series, self._flags),
             gap=torch.full((batch, series), torch.inf, dtype=torch.float64),
             age=torch.zeros(batch, series, dtype=torch.float64),
             taken=torch.zeros(batch, dtype=torch.int64),
             hidden=tuple(
                 _nested(member.cell.initial_state(batch * chains), batch, chains)
                 for member in self._members()
+                if self.memory == "carried"
             ),
         )
+
+    @property
+    def _flags(self) -> int:
+        """Of how many of the last values is known whether they were observed."""
+        return self.segment * (self.segments if self.gaps else 1)
 
     def unroll(
         self, values: Ragged, features: Tensor, at: Tensor, ahead: Tensor, state: ForecasterState
@@ -162,7 +190,24 @@ class Forecaster(nn.Module):
             scale s ``[M, C]`` of each, and the state after the last step of each sequence.
         """
         past = _Past(values, state)
-        k, series, batch = self.segment, past.series, values.batch
+        if self.memory == "window":
+            hidden, carried = self._read_anew(past, at, features), ()
+        else:
+            hidden, carried = self._carry(past, at, features, state)
+        changes, level, scale = self._changes(past, hidden, at, ahead)
+        # In one order, so that native sums are the same.
+        change = sum(changes[1:], start=changes[0]) / len(changes)
+        forecast = self._said(past, change, level, scale, at)
+        after_all = past.state(self._flags, state.taken + values.lengths, carried)
+        return forecast, scale.reshape(len(at), past.series), after_all
+
+    def _carry(
+        self, past: _Past, at: Tensor, features: Tensor, state: ForecasterState
+    ) -> tuple[list[Tensor], tuple[State, ...]]:
+        """The hidden state of each member after the steps `at`, ``[M * C, H]``, and what is carried
+        on after the last step of each sequence.
+        """
+        values, k, series, batch = past.values, self.segment, past.series, past.values.batch
         # The steps of one chain one after another: chain (p, c, phase) takes every k-th step of
         # series c of sequence p.
         rows = values.rows()
@@ -176,22 +221,38 @@ class Forecaster(nn.Module):
         for member, before in zip(self._members(), state.hidden, strict=True):
             flat = ops.map_state(lambda leaf: leaf.flatten(0, 1), before)
             chains, after = unroll(member.cell, Ragged(inputs, lengths), flat)
-            hidden.append(torch.empty_like(chains.values).index_copy(0, order, chains.values))
+            by_step = torch.empty_like(chains.values).index_copy(0, order, chains.values)
+            hidden.append(by_step[wanted])
             carried.append(_nested(after, batch, series * k))
-        own = [by_step[wanted] for by_step in hidden]
-        changes, level, scale = self._changes(past, own, at, ahead)
-        # In one order, so that native sums are the same.
-        change = sum(changes[1:], start=changes[0]) / len(changes)
-        forecast = self._said(past, change, level, scale, at)
-        after_all = past.state(k, state.taken + values.lengths, tuple(carried))
-        return forecast, scale.reshape(len(at), series), after_all
+        return hidden, tuple(carried)
+
+    def _read_anew(self, past: _Past, at: Tensor, features: Tensor) -> list[Tensor]:
+        """The hidden state of each member after the segments up to `at`, ``[M * C, H]``."""
+        step, column = past.everywhere(at)
+        ring, level, scale = self._scaled(past, step, column)
+        k, count = self.segment, self.segments
+        recent = ((ring[:, -count * k :] - level) / scale).float()
+        parts = [recent.reshape(-1, count, k)]
+        beside = [self._young(past, step, column).float(), features[step]]
+        if self.gaps:
+            flags = past.flags(step, column, count * k).reshape(-1, count, k)
+            parts = [parts[0] * flags, flags]
+            beside.append(_waited(past, step, column))
+        parts.append(torch.cat(beside, dim=1)[:, None].expand(-1, count, -1))
+        inputs, lengths = torch.cat(parts, dim=2), torch.full((len(step),), count)
+        hidden = []
+        for member in self._members():
+            after, _ = unroll(member.cell, Ragged(inputs.flatten(0, 1), lengths))
+            hidden.append(after.values[count - 1 :: count])
+        return hidden
 
     def settled(self, forecast: Tensor, scale: Tensor) -> Tensor:
         """What `unroll` gives, in the form in which it leaves the network."""
         return self.distribution.settled(forecast, scale, self.calibrated)
 
     def windows(self, values: Ragged, features: Tensor, at: Tensor, ahead: Tensor) -> Tensor:
-        """For training: one chain per series, through the steps `at` alone, from the initial state.
+        """For training: one chain per series, through the steps `at` alone, from the initial state,
+        where the state is carried.
 
         Args:
             values, features: as for `unroll`; steps before the first of `at` are only looked back
@@ -205,6 +266,17 @@ class Forecaster(nn.Module):
         """
         series = values.values.shape[1]
         past = _Past(values, self.initial_state(values.batch, series))
+        hidden = (
+            self._read_anew(past, at, features)
+            if self.memory == "window"
+            else self._chains(past, at, features)
+        )
+        changes, level, scale = self._changes(past, hidden, at, ahead)
+        return torch.stack([self._said(past, one, level, scale, at) for one in changes])
+
+    def _chains(self, past: _Past, at: Tensor, features: Tensor) -> list[Tensor]:
+        """`_carry` through the steps `at` alone."""
+        values, series = past.values, past.series
         owner = values.rows()[at]
         lengths = torch.bincount(owner, minlength=values.batch).repeat_interleave(series)
         chain = ((owner * series)[:, None] + torch.arange(series)).flatten()
@@ -214,8 +286,7 @@ class Forecaster(nn.Module):
         for member in self._members():
             chains, _ = unroll(member.cell, Ragged(inputs, lengths))
             hidden.append(torch.empty_like(chains.values).index_copy(0, order, chains.values))
-        changes, level, scale = self._changes(past, hidden, at, ahead)
-        return torch.stack([self._said(past, one, level, scale, at) for one in changes])
+        return hidden
 
     def emit(
         self, program: Program, values: Slot, features: Slot, at: Slot, ahead: Slot
@@ -235,6 +306,8 @@ class Forecaster(nn.Module):
         """
         if not isinstance(self.distribution, Quantiles):
             raise NoForm(f"a forecast by {type(self.distribution).__name__}")
+        if self.memory == "window":
+            raise NoForm("a look-back that is read anew at every step")
         like = self.initial_state(1, program.last_axis(values))
         numbers: list[Any] = [
             program.state(name, leaf.shape[1:], leaf.dtype)
@@ -264,9 +337,7 @@ class Forecaster(nn.Module):
         change = torch.cat([-recent[:, :1], self._young(past, step, column).float()], dim=1)
         if not self.gaps:
             return torch.cat([recent[:, 1:], change, features[step]], dim=1)
-        flags, gap = past.flags(step, column, k), past.gap(step, column)
-        # The bits of torch's log1p depend on how many elements there are.
-        waited = (1 + torch.where(gap.isinf(), 0.0, gap)).log()[:, None].float()
+        flags, waited = past.flags(step, column, k), _waited(past, step, column)
         return torch.cat([recent[:, 1:] * flags, change, features[step], flags, waited], dim=1)
 
     def _scaled(self, past: _Past, step: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -291,7 +362,7 @@ class Forecaster(nn.Module):
         """c of each member ``[M * C, S, P]`` from hidden states ``[M * C, H]``; a and s
         ``[M * C, 1]``.
         """
-        step, column = at.repeat_interleave(past.series), torch.arange(past.series).repeat(len(at))
+        step, column = past.everywhere(at)
         ring, level, scale = self._scaled(past, step, column)
         z = ((ring - level) / scale).float()
         pairs = zip(self._members(), hidden, strict=True)
@@ -301,7 +372,7 @@ class Forecaster(nn.Module):
         self, past: _Past, change: Tensor, level: Tensor, scale: Tensor, at: Tensor
     ) -> Tensor:
         """What c says of the values to come, ``[M, C, S, P]``."""
-        step, column = at.repeat_interleave(past.series), torch.arange(past.series).repeat(len(at))
+        step, column = past.everywhere(at)
         forecast = self.distribution.linked(change, level, scale)
         started = ~past.gap(step, column).isinf()
         forecast = torch.where(started[:, None, None], forecast, torch.nan)
@@ -312,7 +383,7 @@ class _Past:
     """What ring, flags and gap are at any step of a batch, without making them for every step."""
 
     def __init__(self, values: Ragged, before: ForecasterState) -> None:
-        self.series = values.values.shape[1]
+        self.values, self.series = values, values.values.shape[1]
         self._before, self._lengths = before, values.lengths
         self._rows, self._times = values.rows(), values.times()
         steps = max(1, values.longest)
@@ -338,6 +409,10 @@ class _Past:
         own = (time - first[..., None] + 1).clamp(min=0).double()
         self._age = torch.where(before.age[..., None] > 0, older, own)
 
+    def everywhere(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """The steps `at` of every column, step by step: both ``[M * C]``."""
+        return at.repeat_interleave(self.series), torch.arange(self.series).repeat(len(at))
+
     def _window(self, table: Tensor, step: Tensor, column: Tensor, width: int) -> Tensor:
         """The `width` entries of `table` up to each (step, column): ``[rows, width]``."""
         before = table.shape[2] - self._gap.shape[2]
@@ -348,9 +423,9 @@ class _Past:
         """The last L values, ``[rows, L]``."""
         return self._window(self._values, step, column, self._before.ring.shape[2])
 
-    def flags(self, step: Tensor, column: Tensor, k: int) -> Tensor:
-        """Which of the last k values were observed, ``[rows, k]``."""
-        return self._window(self._seen, step, column, k)
+    def flags(self, step: Tensor, column: Tensor, count: int) -> Tensor:
+        """Which of the last `count` values were observed, ``[rows, count]``."""
+        return self._window(self._seen, step, column, count)
 
     def gap(self, step: Tensor, column: Tensor) -> Tensor:
         """Steps since a value was observed, ``[rows]``; infinite while none ever was."""
@@ -360,7 +435,7 @@ class _Past:
         """Steps since the first value, itself counted, ``[rows]``."""
         return self._age[self._rows[step], column, self._times[step]]
 
-    def state(self, k: int, taken: Tensor, hidden: tuple[State, ...]) -> ForecasterState:
+    def state(self, flags: int, taken: Tensor, hidden: tuple[State, ...]) -> ForecasterState:
         """The state after the last step of each sequence."""
         rows, columns = torch.arange(len(self._lengths))[:, None], torch.arange(self.series)
         end = self._lengths[:, None].expand(-1, self.series)
@@ -368,12 +443,19 @@ class _Past:
         ages = torch.cat([self._before.age[..., None], self._age], dim=2)
         return ForecasterState(
             ring=self._values.unfold(2, self._before.ring.shape[2], 1)[rows, columns, end],
-            seen=self._seen.unfold(2, k, 1)[rows, columns, end],
+            seen=self._seen.unfold(2, flags, 1)[rows, columns, end],
             gap=gaps[rows, columns, end],
             age=ages[rows, columns, end],
             taken=taken,
             hidden=hidden,
         )
+
+
+def _waited(past: _Past, step: Tensor, column: Tensor) -> Tensor:
+    """``log(1 + gap)``, ``[rows, 1]``; 0 while nothing was observed."""
+    gap = past.gap(step, column)
+    # The bits of torch's log1p depend on how many elements there are.
+    return (1 + torch.where(gap.isinf(), 0.0, gap)).log()[:, None].float()
 
 
 def _nested(state: State, batch: int, chains: int) -> State:

@@ -116,7 +116,7 @@ class Network(nn.Module):
 
     def _new_forecaster(self, task: Forecast, features: int, spec: Model) -> Forecaster:
         segment, lookback = spec.segment or 1, spec.lookback or 2
-        inputs = Forecaster.inputs(segment, features, task.gaps)
+        inputs = Forecaster.inputs(segment, features, task.gaps, spec.memory)
         return Forecaster(
             [causal_body(inputs, spec) for _ in range(spec.members)],
             task,
@@ -126,6 +126,7 @@ class Network(nn.Module):
             lookback=lookback,
             skip=spec.skip,
             decoder=spec.decoder,
+            memory=spec.memory,
         )
 
     def _encoder(self, name: str) -> Encoder:

@@ -253,6 +253,8 @@ class Model(Strict):
         skip: how a forecast reads the look-back linearly: with a ``full`` matrix of weights, with
             ``seasonal`` ones, shared along the season, or with ``adaptive`` ones, such as the
             hidden state sets.
+        memory: the hidden state of a forecast is ``carried`` from step to step, or read anew at
+            every step from the ``window`` of the look-back, all of it in units of the present.
         members: networks of a forecast that learn side by side, from different first weights; the
             forecast is their mean.
         decoder: how a forecast reads what is known ahead: each ``step`` alone, or, where steps have
@@ -276,6 +278,7 @@ class Model(Strict):
     segment: Positive | None = None
     lookback: Positive | None = None
     skip: Literal["full", "seasonal", "adaptive"] = "full"
+    memory: Literal["carried", "window"] = "carried"
     members: Positive = 1
     decoder: Literal["step", "recurrent"] = "step"
 

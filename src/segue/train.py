@@ -398,10 +398,13 @@ def examples(
     training = trained.declaration.training
     pieces, stop = tiles(part, training.window, training.seed, epoch)
     size = None if training.batch == "all" else training.batch
+    # By its piece, so that a batch has segments of all phases of a season.
+    k = np.uint64(trained.declaration.model.segment or 1)
+    phase = (draws(training.seed ^ 0x9A5E, epoch, len(pieces)) % k).astype(np.int64)
     for chosen in batches(len(pieces), size, training.seed, epoch):
         ours = trained, store, pieces[chosen], stop[chosen]
         if trained.forecasts:
-            yield [partial(_segments, *ours)]
+            yield [partial(_segments, *ours, phase[chosen])]
         else:
             longest = max(1, int(pieces.length[chosen].max()))
             steps = training.truncate or longest
@@ -451,16 +454,23 @@ def _origins(
     return np.flatnonzero(wanted)
 
 
-def _segments(trained: Trained, store: Store, pieces: Pieces, stop: NDArray[np.int64]) -> Window:
+def _segments(
+    trained: Trained,
+    store: Store,
+    pieces: Pieces,
+    stop: NDArray[np.int64],
+    phase: NDArray[np.int64],
+) -> Window:
     """The window of a forecast: a chain of segments through each piece, which may look back before
-    the piece starts.
+    the piece starts. The first segment of each ends at its step `phase`, or before in short ones.
     """
     spec = trained.declaration.model
     before = np.minimum(pieces.start, spec.lookback or 1)
     longer = Pieces(pieces.row, pieces.start - before, pieces.length + before)
     k = spec.segment or 1
     ends = [
-        np.arange(b + (n - 1) % k, b + n, k) for b, n in zip(before, pieces.length, strict=True)
+        np.arange(b + p % max(1, min(k, n)), b + n, k)
+        for b, n, p in zip(before, pieces.length, phase, strict=True)
     ]
     first = np.cumsum(longer.length) - longer.length
     at = np.concatenate([offset + end for offset, end in zip(first, ends, strict=True)])
