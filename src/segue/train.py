@@ -398,9 +398,10 @@ def examples(
     training = trained.declaration.training
     pieces, stop = tiles(part, training.window, training.seed, epoch)
     size = None if training.batch == "all" else training.batch
-    # By its piece, so that a batch has segments of all phases of a season.
+    # A batch has segments of all phases of a season; the last ends where forecasts will begin.
     k = np.uint64(trained.declaration.model.segment or 1)
-    phase = (draws(training.seed ^ 0x9A5E, epoch, len(pieces)) % k).astype(np.int64)
+    drawn = (draws(training.seed ^ 0x9A5E, epoch, len(pieces)) % k).astype(np.int64)
+    phase = np.where(pieces.start + pieces.length == stop, pieces.length - 1, drawn)
     for chosen in batches(len(pieces), size, training.seed, epoch):
         ours = trained, store, pieces[chosen], stop[chosen]
         if trained.forecasts:
