@@ -398,10 +398,7 @@ def examples(
     training = trained.declaration.training
     pieces, stop = tiles(part, training.window, training.seed, epoch)
     size = None if training.batch == "all" else training.batch
-    # A batch has segments of all phases of a season; the last ends where forecasts will begin.
-    k = np.uint64(trained.declaration.model.segment or 1)
-    drawn = (draws(training.seed ^ 0x9A5E, epoch, len(pieces)) % k).astype(np.int64)
-    phase = np.where(pieces.start + pieces.length == stop, pieces.length - 1, drawn)
+    phase = _phases(trained.declaration, pieces, stop, epoch)
     for chosen in batches(len(pieces), size, training.seed, epoch):
         ours = trained, store, pieces[chosen], stop[chosen]
         if trained.forecasts:
@@ -410,6 +407,24 @@ def examples(
             longest = max(1, int(pieces.length[chosen].max()))
             steps = training.truncate or longest
             yield [partial(_window, *ours, begin, steps) for begin in range(0, longest, steps)]
+
+
+def _phases(
+    declaration: Declaration, pieces: Pieces, stop: NDArray[np.int64], epoch: int
+) -> NDArray[np.int64]:
+    """At which step of each piece, modulo k, the segments of a forecast end: so that the last ends
+    with the piece.
+
+    A look-back that is read anew is no chain, and its pieces may be the whole batch. All steps of
+    an update would then have one place in the season, so each piece has a phase of its own; but
+    those at the end of a part end there, where forecasts will begin.
+    """
+    last = pieces.length - 1
+    if declaration.model.memory == "carried":
+        return last
+    drawn = draws(declaration.training.seed ^ 0x9A5E, epoch, len(pieces))
+    k = np.uint64(declaration.model.segment or 1)
+    return np.where(pieces.start + pieces.length == stop, last, (drawn % k).astype(np.int64))
 
 
 def _window(
@@ -463,7 +478,10 @@ def _segments(
     phase: NDArray[np.int64],
 ) -> Window:
     """The window of a forecast: a chain of segments through each piece, which may look back before
-    the piece starts. The first segment of each ends at its step `phase`, or before in short ones.
+    the piece starts.
+
+    Args:
+        phase: at which step of each piece its segments end, modulo k.
     """
     spec = trained.declaration.model
     before = np.minimum(pieces.start, spec.lookback or 1)
