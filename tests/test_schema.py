@@ -95,6 +95,7 @@ FULL = {
         "pool": "both",
         "segment": 4,
         "lookback": 9,
+        "memory": "window",
         "skip": "seasonal",
         "members": 2,
         "decoder": "recurrent",
