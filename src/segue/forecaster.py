@@ -28,8 +28,8 @@ class ForecasterState(NamedTuple):
     Attributes:
         ring: the last L values, float64 ``[P, C, L]``; a missing one is the last one observed
             before it.
-        seen: whether the last k of them were observed, ``[P, C, k]``; all L, where a forecast reads
-            them anew and there are gaps.
+        seen: whether the last k of them were observed, ``[P, C, k]``; the last n k, where n
+            segments are read anew and there are gaps.
         gap: steps since a value was observed, ``[P, C]``; infinite while none ever was.
         age: steps since the first value, itself counted, ``[P, C]``; 0 while there is none.
         taken: steps taken, int64 ``[P]``; step n belongs to chain n mod k.
