@@ -16,20 +16,24 @@ using namespace segue::checks;
 
 namespace {
 
-// Memory as float32 [rows, columns] with any strides, which pack() reads as it is.
-void pack(const Input& w, const Output& packed, int threads, int64_t gates, bool half) {
+// Memory as float32 [rows, columns] with any strides, which pack() reads as it is; of several blocks, one below the
+// other.
+void pack(const Input& w, const Output& packed, int threads, int64_t gates, bool half, int64_t blocks) {
     const Call call{"pack"};
     if (w.ndim() != 2 || w.dtype() != nb::dtype<float>())
         refuse("pack: w", "float32 with 2 axes", name_of(w.dtype()) + " " + shape_of(w), "convert it");
-    const int64_t outputs = w.shape(0), inputs = w.shape(1);
+    call.divides(blocks, "blocks", {"rows", static_cast<int64_t>(w.shape(0))});
+    const int64_t outputs = static_cast<int64_t>(w.shape(0)) / blocks, inputs = w.shape(1);
     if (gates < 1 || gates > 4 || outputs % gates)
         refuse("pack: gates", "1 to 4, a divisor of the outputs " + std::to_string(outputs), std::to_string(gates),
                "say how many gates the outputs are of");
-    float* to = call.get(packed, "packed", {{"packed", segue::packed_size(outputs, inputs, gates, half)}});
+    const int64_t size = segue::packed_size(outputs, inputs, gates, half);
+    float* to = call.get(packed, "packed", {{"packed", blocks * size}});
     call.at_least_one(threads);
+    const auto* from = static_cast<const float*>(w.data());
     nb::gil_scoped_release release;
-    segue::pack(outputs, inputs, static_cast<const float*>(w.data()), w.stride(0), w.stride(1), to, threads, gates,
-                half);
+    for (int64_t block = 0; block < blocks; ++block, from += outputs * w.stride(0), to += size)
+        segue::pack(outputs, inputs, from, w.stride(0), w.stride(1), to, threads, gates, half);
 }
 
 // An array [size] whose memory is used again; see reserve.h.
@@ -49,18 +53,24 @@ nb::ndarray<nb::numpy, float, nb::ndim<1>> reserved(std::size_t size) {
     return {memory, {size}, owner};
 }
 
-// The rows of x may be apart.
-void affine(const Input& x, const Input& w, const MaybeInput& b, const Output& y, int threads, bool half) {
+// The rows of x and of y may be apart.
+void affine(const Input& x, const Input& w, const MaybeInput& b, const Output& y, int threads, bool half,
+            int64_t blocks, int64_t parts) {
     const Call call{"affine"};
-    call.layout<float>(y, "y", 2);
-    const Extent N = call.rows_of(x, "x"), I{"I", (int64_t)x.shape(1)}, O{"O", (int64_t)y.shape(1)};
+    const Extent N = call.rows_of(x, "x"), all{"I", (int64_t)x.shape(1)}, O{"O", call.columns_of(y, "y")};
+    call.divides(blocks, "blocks", O);
+    call.divides(parts, "parts", all);
+    const Extent of_block{"O / blocks", O.size / blocks}, I{"I / parts", all.size / parts};
     const segue::Affine work{N.size,
-                             call.rows(x, "x", {N, I}),
+                             call.rows(x, "x", {N, all}),
                              x.stride(0),
-                             call.weights(w, "w", O, I, 1, half),
+                             call.weights(w, "w", of_block, I, 1, half, blocks),
                              call.get(b, "b", {O}),
-                             call.get(y, "y", {N, O}),
-                             call.at_least_one(threads)};
+                             call.rows(y, "y", {N, O}),
+                             y.stride(0),
+                             call.at_least_one(threads),
+                             blocks,
+                             parts};
     nb::gil_scoped_release release;
     segue::affine(work);
 }
@@ -309,23 +319,28 @@ void check_rates(const Call& call, bool has_rates, const DiagonalWidths& law) {
                "pass those that the law has");
 }
 
-void scan_diagonal(int code, const Input& x, const Input& w_x, const Input& b, const MaybeInput& rates,
+// Without weights, x are the sums of the gates themselves.
+void scan_diagonal(int code, const Input& x, const MaybeInput& w_x, const MaybeInput& b, const MaybeInput& rates,
                    const Input& lengths, const Input& h0, const MaybeOutput& gates, const Output& y,
                    const Output& h_last, int threads) {
     const Call call{"scan_diagonal"};
     const segue::Diagonal law = diagonal_law(call, code);
     const Extent N{"N", call.extent(x, "x", 0)}, I{"I", call.extent(x, "x", 1)};
+    if (bool(w_x) != bool(b)) refuse(call.name, "w_x and b", "one of them", "pass both or neither");
     const int64_t hidden = call.extent(h0, "h0", 1) / segue::parts_of(law).states;
     const DiagonalWidths width(law, hidden);
     check_rates(call, bool(rates), width);
     const std::vector<int64_t> counts = call.lengths(lengths, N.size);
     const Extent B{"B", static_cast<int64_t>(counts.size())};
+    const int64_t gates_of = segue::parts_of(law).gates;
     const segue::DiagonalScan work{law,
                                    {B.size, N.size, counts.data(), false, call.at_least_one(threads)},
                                    hidden,
-                                   call.get(x, "x", {N, I}),
-                                   call.weights(w_x, "w_x", width.gates, I, segue::parts_of(law).gates, false),
+                                   w_x ? call.get(x, "x", {N, I}) : nullptr,
+                                   w_x ? call.weights(*w_x, "w_x", width.gates, I, gates_of, false)
+                                       : segue::Weights{0, width.gates.size, nullptr, gates_of},
                                    call.get(b, "b", {width.gates}),
+                                   w_x ? nullptr : call.get(x, "x", {N, width.gates}),
                                    call.get(rates, "rates", {width.rates}),
                                    call.get(h0, "h0", {B, width.states}),
                                    call.get(gates, "gates", {N, width.gates}),
@@ -484,9 +499,10 @@ NB_MODULE(_native, m) {
     segue::compiled_for();  // an unknown SEGUE_TARGET stops the import, not the first call
     m.def("compiled_for", &segue::compiled_for);
     m.def("packed_size", &segue::packed_size, "outputs"_a, "inputs"_a, "gates"_a = 1, "half"_a = false);
-    m.def("pack", &pack, "w"_a, "packed"_a, "threads"_a, "gates"_a = 1, "half"_a = false);
+    m.def("pack", &pack, "w"_a, "packed"_a, "threads"_a, "gates"_a = 1, "half"_a = false, "blocks"_a = 1);
     m.def("reserved", &reserved, "size"_a);
-    m.def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "y"_a, "threads"_a, "half"_a = false);
+    m.def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "y"_a, "threads"_a, "half"_a = false, "blocks"_a = 1,
+          "parts"_a = 1);
     m.def("outer", &outer, "d"_a, "x"_a, "dw"_a, "threads"_a, "half"_a = false);
     m.def("column_sums", &column_sums, "d"_a, "sums"_a, "threads"_a);
     m.def("before", &before, "y"_a, "first"_a, "mask"_a.none(), "lengths"_a, "reverse"_a, "before"_a, "threads"_a);
@@ -506,8 +522,8 @@ NB_MODULE(_native, m) {
         "dgain_x"_a.none(), "dgain_h"_a.none(), "dh0"_a, "reverse"_a, "threads"_a, "half"_a = false);
     m.def("scan_linear", &scan_linear, "a"_a, "b"_a, "lengths"_a, "h0"_a, "y"_a, "h_last"_a, "reverse"_a,
           "threads"_a);
-    m.def("scan_diagonal", &scan_diagonal, "law"_a, "x"_a, "w_x"_a, "b"_a, "rates"_a.none(), "lengths"_a, "h0"_a,
-          "gates"_a.none(), "y"_a, "h_last"_a, "threads"_a);
+    m.def("scan_diagonal", &scan_diagonal, "law"_a, "x"_a, "w_x"_a.none(), "b"_a.none(), "rates"_a.none(),
+          "lengths"_a, "h0"_a, "gates"_a.none(), "y"_a, "h_last"_a, "threads"_a);
     m.def("scan_diagonal_back", &scan_diagonal_back, "law"_a, "rates"_a.none(), "lengths"_a, "h0"_a, "y"_a, "gates"_a,
           "dy"_a.none(), "dh_last"_a.none(), "d"_a, "d_sum"_a, "drates"_a.none(), "dh0"_a, "threads"_a);
     m.def("draw", &draw, "key"_a, "rate"_a, "keep"_a, "threads"_a);

@@ -264,8 +264,8 @@ segue::RecurrentWeights recurrent(const Table& w_x, const Row& b, const Table& w
     return {matrix(w_x), b.data(), matrix(w_h), row(gain_x), row(gain_h), zoneout};
 }
 
-int affine(Program& self, int x, const Table& w, const Rows& b) {
-    return self.affine(x, matrix(w), row(b));
+int affine(Program& self, int x, const Table& w, const Rows& b, std::int64_t blocks) {
+    return self.affine(x, matrix(w), row(b), blocks);
 }
 
 int elman(Program& self, int x, int lengths, int h, const Table& w_x, const Row& b, const Table& w_h, int activation,
@@ -287,8 +287,9 @@ int gru(Program& self, int x, int lengths, int h, const Table& w_x, const Row& b
     return self.gru(x, lengths, recurrent(w_x, b, w_h, gain_x, gain_h, zoneout_h), row(b_hn), h);
 }
 
-int diagonal(Program& self, int x, int lengths, int h, int law, const Table& w_x, const Row& b, const Rows& rates) {
-    return self.diagonal(x, lengths, static_cast<segue::Diagonal>(law), matrix(w_x), b.data(), row(rates), h);
+int diagonal(Program& self, int x, int lengths, int h, int law, const std::optional<Table>& w_x, const Rows& b,
+             const Rows& rates) {
+    return self.diagonal(x, lengths, static_cast<segue::Diagonal>(law), matrix(w_x), row(b), row(rates), h);
 }
 
 int embed(Program& self, int codes, int64_t column, const Table& table) {
@@ -334,7 +335,7 @@ void bind_program(nb::module_& m) {
         .def(nb::init<>())
         .def("input", &input, "name"_a, "type"_a, "rows"_a, "axes"_a)
         .def("state", &state, "name"_a, "type"_a, "axes"_a)
-        .def("affine", &affine, "x"_a, "w"_a, "b"_a.none())
+        .def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "blocks"_a = 1)
         .def("elman", &elman, "x"_a, "lengths"_a, "h"_a, "w_x"_a, "b"_a, "w_h"_a, "activation"_a,
              "gain_x"_a.none(), "gain_h"_a.none(), "zoneout_h"_a)
         .def("lstm", &lstm, "x"_a, "lengths"_a, "h"_a, "c"_a, "w_x"_a, "b"_a, "w_h"_a, "w_r"_a.none(),
@@ -342,7 +343,7 @@ void bind_program(nb::module_& m) {
              "zoneout_h"_a, "zoneout_c"_a)
         .def("gru", &gru, "x"_a, "lengths"_a, "h"_a, "w_x"_a, "b"_a, "w_h"_a, "b_hn"_a.none(),
              "gain_x"_a.none(), "gain_h"_a.none(), "zoneout_h"_a)
-        .def("diagonal", &diagonal, "x"_a, "lengths"_a, "h"_a, "law"_a, "w_x"_a, "b"_a, "rates"_a.none())
+        .def("diagonal", &diagonal, "x"_a, "lengths"_a, "h"_a, "law"_a, "w_x"_a.none(), "b"_a.none(), "rates"_a.none())
         .def("embed", &embed, "codes"_a, "column"_a, "table"_a)
         .def("observed", &observed, "x"_a, "times"_a, "gaps"_a, "unit"_a, "last_seen"_a)
         .def("set_row", &Program::set_row, "row"_a)

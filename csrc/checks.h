@@ -108,12 +108,16 @@ struct Call {
     }
 
     // The first element of rows that may be apart; each of them is contiguous.
-    const float* rows(const Input& array, const char* argument, std::initializer_list<Extent> extents) const {
+    template <class Array>
+    auto rows(const Array& array, const char* argument, std::initializer_list<Extent> extents) const {
         kind<float>(array, argument, 2);
         if (array.size() && array.shape(1) > 1 && array.stride(1) != 1)
             refuse(name + ": " + argument, "contiguous rows", "a strided view", "call .contiguous() on it");
         shape(array, argument, extents);
-        return static_cast<const float*>(array.data());
+        if constexpr (std::is_same_v<Array, Input>)
+            return static_cast<const float*>(array.data());
+        else
+            return static_cast<float*>(array.data());
     }
 
     // How many rows there are, of a matrix.
@@ -122,15 +126,28 @@ struct Call {
         return {"N", static_cast<int64_t>(array.shape(0))};
     }
 
+    // How many columns it has.
+    int64_t columns_of(const Output& array, const char* argument) const {
+        kind<float>(array, argument, 2);
+        return static_cast<int64_t>(array.shape(1));
+    }
+
     int64_t extent(const Input& array, const char* argument, size_t axis) const {
         layout<float>(array, argument, 2);
         return static_cast<int64_t>(array.shape(axis));
     }
 
-    // A matrix [outputs, inputs] in packed form.
+    void divides(int64_t count, const char* argument, Extent whole) const {
+        if (count < 1 || whole.size % count)
+            refuse(name + ": " + argument, "a divisor of " + std::string(whole.letter) + "=" + std::to_string(whole.size),
+                   std::to_string(count), "cut it into equal pieces");
+    }
+
+    // A matrix [outputs, inputs] in packed form, or several of them.
     Weights weights(const Input& packed, const char* argument, Extent outputs, Extent inputs, int64_t gates,
-                    bool half) const {
-        const float* data = get(packed, argument, {{"packed", packed_size(outputs.size, inputs.size, gates, half)}});
+                    bool half, int64_t blocks = 1) const {
+        const int64_t size = blocks * packed_size(outputs.size, inputs.size, gates, half);
+        const float* data = get(packed, argument, {{"packed", size}});
         if (reinterpret_cast<std::uintptr_t>(data) % 64)
             refuse(name + ": " + argument, "memory aligned to 64 bytes", "other memory", "let segue pack it");
         return {inputs.size, outputs.size, data, gates, half};

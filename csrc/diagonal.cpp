@@ -65,7 +65,6 @@ void scan_piece(const Primitives& p, const DiagonalScan& call, const Sequence* b
     const int64_t I = call.w_x.inputs, G = call.w_x.outputs, R = parts.states * call.hidden;
     const float *x[kSteps], *start[kSteps], *nothing = nullptr;
     DiagonalRow rows[kSteps];
-    std::fill(start, start + kSteps, call.b);
     int64_t used = 0;
     const auto flush = [&] {
         if (!used) return;
@@ -77,7 +76,8 @@ void scan_piece(const Primitives& p, const DiagonalScan& call, const Sequence* b
         const float* h = call.h0 + sequence->index * R;
         for (int64_t t = 0; t < sequence->length; ++t) {
             const int64_t n = sequence->row(t, call.over.reverse);
-            x[used] = call.x + n * I;
+            x[used] = call.p ? nullptr : call.x + n * I;
+            start[used] = call.p ? call.p + n * G : call.b;
             rows[used] = {row_of(call.gates, n, G), h, call.y + n * R};
             h = call.y + n * R;
             if (++used == kSteps) flush();
@@ -128,7 +128,9 @@ void scan_back_sequence(const Primitives& p, const DiagonalGrad& call, const Seq
 }  // namespace
 
 void scan_diagonal(const Primitives& p, const DiagonalScan& call) {
-    const double work = static_cast<double>(call.over.steps) * static_cast<double>(call.w_x.outputs * call.w_x.inputs);
+    constexpr int64_t kLaw = 32;  // what a unit's law takes beside its product, in multiply-adds
+    const double work =
+        static_cast<double>(call.over.steps) * static_cast<double>(call.w_x.outputs * (call.w_x.inputs + kLaw));
     const int threads = useful_threads(call.over.threads, call.over.threads, work);
     const Plan plan(call.over, panels(p, call.w_x), threads);
     run_shares(threads, plan.pieces(), [&](int64_t piece) {

@@ -10,8 +10,8 @@
 // fused multiply-adds in ascending order: what stood there (the bias), then the inputs, then the recurrent part. In
 // half precision, and there alone, the target "amx" sums in an order of its own. Numbers below 1.2e-38 count as 0.
 //
-// Outputs must not overlap inputs or each other, with two exceptions: h_last may be h0, and c_last may be c0
-// (the state is then advanced in place). Pointers said to be optional may be null.
+// Outputs must not overlap inputs or each other, with these exceptions: h_last may be h0, and c_last may be c0
+// (the state is then advanced in place), d may be gates, and gates may be p. Pointers said to be optional may be null.
 #pragma once
 
 #include <cstdint>
@@ -39,14 +39,19 @@ void pack(std::int64_t outputs, std::int64_t inputs, const float* w, std::int64_
           float* packed, int threads, std::int64_t gates = 1, bool half = false);
 
 // y[n, o] = b[o] + sum_i x[n, i] * W[o, i]
+//
+// Of several blocks, matrices W packed one after the other, block m reads the inputs of part m mod parts and gives the
+// outputs from m O on: a block-diagonal matrix, or several of them one below the other.
 struct Affine {
     std::int64_t rows;
-    const float* x;  // [N, I]
+    const float* x;      // [N, parts I]
     std::int64_t x_row;  // from one row to the next
-    Weights w;
-    const float* b;  // [O], or null for zeros
-    float* y;        // [N, O]
+    Weights w;           // I -> O
+    const float* b;      // [blocks O], or null for zeros
+    float* y;            // [N, blocks O]
+    std::int64_t y_row;
     int threads;
+    std::int64_t blocks = 1, parts = 1;
 };
 
 void affine(const Affine& call);
@@ -258,6 +263,7 @@ struct DiagonalScan {
     const float* x;      // [N, I]
     Weights w_x;         // I -> G, packed by gate, not in half precision
     const float* b;      // [G]
+    const float* p;      // [N, G], optional: instead of x and b, and of w_x, which is then of no inputs
     const float* rates;  // [W]
     const float* h0;     // [B, R]
     float* gates;        // [N, G], for the way back: gates behind their sigmoid, others, and those of s5, p; optional

@@ -95,23 +95,28 @@ void multiply_add(const Primitives& p, int64_t rows, const float* const* x, cons
 }
 
 void affine(const Primitives& p, const Affine& call) {
-    const int64_t I = call.w.inputs, O = call.w.outputs, all = panels(p, call.w);
-    const double work = static_cast<double>(call.rows) * static_cast<double>(I * O);
-    const int64_t blocks = (call.rows + kRows - 1) / kRows;
-    const int threads = useful_threads(call.threads, blocks, work);
-    run_shares(threads, blocks, [&](int64_t block) {
+    const int64_t I = call.w.inputs, O = call.w.outputs, wide = call.blocks * O, all = panels(p, call.w);
+    const int64_t size = packed_size(p, O, I, call.w.gates, call.w.half);
+    const double work = static_cast<double>(call.rows) * static_cast<double>(I * wide);
+    const int64_t shares = (call.rows + kRows - 1) / kRows;
+    const int threads = useful_threads(call.threads, shares, work);
+    run_shares(threads, shares, [&](int64_t share) {
         const float* x[kRows];
         float* y[kRows];
-        const int64_t n = block * kRows, rows = std::min(kRows, call.rows - n);
-        for (int64_t r = 0; r < rows; ++r) {
-            x[r] = call.x + (n + r) * call.x_row;
-            y[r] = call.y + (n + r) * O;
-            if (call.b)
-                std::copy(call.b, call.b + O, y[r]);
-            else
-                std::fill(y[r], y[r] + O, 0.0f);
+        const int64_t n = share * kRows, rows = std::min(kRows, call.rows - n);
+        for (int64_t block = 0; block < call.blocks; ++block) {
+            for (int64_t r = 0; r < rows; ++r) {
+                x[r] = call.x + (n + r) * call.x_row + block % call.parts * I;
+                y[r] = call.y + (n + r) * call.y_row + block * O;
+                if (call.b)
+                    std::copy_n(call.b + block * O, O, y[r]);
+                else
+                    std::fill_n(y[r], O, 0.0f);
+            }
+            Weights w = call.w;
+            w.packed += block * size;
+            multiply_add(p, rows, x, w, 0, all, y);
         }
-        multiply_add(p, rows, x, call.w, 0, all, y);
     });
 }
 

@@ -130,11 +130,14 @@ float* Program::memory_of_weights(std::size_t bytes) {
     return static_cast<float*>(found);
 }
 
-Weights Program::packed(const Matrix& matrix, int64_t gates) {
+// The weights of one block of the matrix, which the others follow.
+Weights Program::packed(const Matrix& matrix, int64_t gates, int64_t blocks) {
     products_ += matrix.outputs * matrix.inputs;
-    float* memory = memory_of_weights(packed_size(matrix.outputs, matrix.inputs, gates) * sizeof(float));
-    pack(matrix.outputs, matrix.inputs, matrix.w, matrix.inputs, 1, memory, 1, gates);
-    return {matrix.inputs, matrix.outputs, memory, gates};
+    const int64_t I = matrix.inputs, O = matrix.outputs / blocks, size = packed_size(O, I, gates);
+    float* memory = memory_of_weights(blocks * size * sizeof(float));
+    for (int64_t block = 0; block < blocks; ++block)
+        pack(O, I, matrix.w + block * O * I, I, 1, memory + block * size, 1, gates);
+    return {I, O, memory, gates};
 }
 
 const float* Program::kept(const float* values, int64_t size) {
@@ -161,13 +164,15 @@ Recurrent Program::recurrent(int x, int lengths, const RecurrentWeights& weights
 
 // Operations of layers --------------------------------------------------------------------------------------------
 
-int Program::affine(int x, const Matrix& w, const float* b) {
+int Program::affine(int x, const Matrix& w, const float* b, int64_t blocks) {
+    const int64_t wide = last_axis(x), parts = blocks == 1 ? 1 : wide / w.inputs;
     const int y = like(x, "affine", w.outputs);
-    const Weights weights = packed(w, 1);
+    const Weights weights = packed(w, 1, blocks);
     const float* offset = kept(b, w.outputs);
     operations_.push_back([=](const Run& run) {
-        const int64_t rows = run.size(x) / weights.inputs;
-        segue::affine({rows, run.f32(x), weights.inputs, weights, offset, run.f32(y), run.threads});
+        const int64_t rows = run.size(x) / wide;
+        segue::affine({rows, run.f32(x), wide, weights, offset, run.f32(y), w.outputs, run.threads, blocks,
+                       parts});
     });
     return y;
 }
@@ -218,15 +223,17 @@ int Program::gru(int x, int lengths, const RecurrentWeights& weights, const floa
 
 int Program::diagonal(int x, int lengths, Diagonal law, const Matrix& w_x, const float* b, const float* rates, int h) {
     const DiagonalParts parts = parts_of(law);
-    const int64_t H = w_x.outputs / parts.gates, R = parts.states * H;
+    const bool is_given = !w_x.outputs;
+    const int64_t G = is_given ? last_axis(x) : w_x.outputs, H = G / parts.gates, R = parts.states * H;
     const int y = like(x, "diagonal", R), before = states_[h].before, after = changed(h);
     DiagonalScan scan{};
     scan.law = law, scan.hidden = H;
-    scan.w_x = packed(w_x, parts.gates), scan.b = kept(b, w_x.outputs), scan.rates = kept(rates, parts.rates * H);
+    scan.w_x = is_given ? Weights{0, G, nullptr, parts.gates} : packed(w_x, parts.gates);
+    scan.b = kept(b, G), scan.rates = kept(rates, parts.rates * H);
     operations_.push_back([=](const Run& run) {
         DiagonalScan now = scan;
         now.over = {run.size(lengths), run.size(y) / R, run.i64(lengths), false, run.threads};
-        now.x = run.f32(x), now.y = run.f32(y);
+        (is_given ? now.p : now.x) = run.f32(x), now.y = run.f32(y);
         now.h0 = run.f32(before), now.h_last = run.f32(after);
         scan_diagonal(now);
     });

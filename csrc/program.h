@@ -106,10 +106,11 @@ class Program {
 
     // Operations of layers, on the last axis; each gives the slot of its result. `lengths` says which steps of x make
     // a sequence.
-    int affine(int x, const Matrix& w, const float* b);
+    int affine(int x, const Matrix& w, const float* b, std::int64_t blocks);
     int elman(int x, int lengths, const RecurrentWeights& weights, Activation activation, int h);
     int lstm(int x, int lengths, const RecurrentWeights& weights, const LstmWeights& more, int h, int c);
     int gru(int x, int lengths, const RecurrentWeights& weights, const float* b_hn, int h);
+    // Where w_x has no outputs, x are the sums of the gates.
     int diagonal(int x, int lengths, Diagonal law, const Matrix& w_x, const float* b, const float* rates, int h);
     int add(int a, int b);
     int join(const std::vector<int>& parts);
@@ -162,7 +163,7 @@ class Program {
     int like(int other, const std::string& name, std::int64_t last, Type type = Type::f32);
     std::int64_t last_axis(int slot) const;
     int changed(int state);  // the slot that an operation writes a new state to
-    Weights packed(const Matrix& matrix, std::int64_t gates);
+    Weights packed(const Matrix& matrix, std::int64_t gates, std::int64_t blocks = 1);
     Recurrent recurrent(int x, int lengths, const RecurrentWeights& weights, const Matrix& w_h, std::int64_t gates,
                         int h, int y);
     float* memory_of_weights(std::size_t bytes);

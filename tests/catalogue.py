@@ -190,6 +190,7 @@ LAYERS = [
     _row("min-gru", MinGRU, MinGRU, CAUSAL, EXACT),
     _row("min-lstm", MinLSTM, MinLSTM, CAUSAL, EXACT),
     _row("rg-lru", RGLRU, RGLRU, CAUSAL, EXACT),
+    _row("rg-lru-blocks", RGLRU, lambda i, h: RGLRU(i, h, blocks=h), CAUSAL, EXACT),
     _row("s5", S5, partial(S5, state=6), CAUSAL, EXACT),
     _row("s5-linear", S5, partial(S5, state=3, init="linear"), CAUSAL, EXACT),
     _row("s5-gated", S5, partial(S5, state=4, gate=True), CAUSAL, TORCH),

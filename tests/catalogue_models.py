@@ -386,7 +386,16 @@ LAYERS = {
         "residual": False,
         "norm": True,
     },
-    "linear": {"layers": ["min_gru", "min_lstm", "rg_lru", {"s5": {"state": 3}}]},
+    "linear": {
+        "hidden": 6,
+        "layers": [
+            "min_gru",
+            "min_lstm",
+            "rg_lru",
+            {"rg_lru": {"blocks": 3}},
+            {"s5": {"state": 3}},
+        ],
+    },
     "gru-d": {"cell": "gru_d"},
     "cfc": {"layers": ["cfc", "gru"], "norm": True},
     "decay": {"decay": True, "layers": 2},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from segue import ops
 from segue.cells import RGLRU, LinearCell, LinearState, MinGRU, MinLSTM
-from segue.errors import ShapeError
+from segue.errors import ShapeError, SpecError
 from segue.layers import unroll
 from segue.ops.linear import _Scan
 from segue.ragged import Ragged
@@ -152,24 +153,40 @@ def min_lstm(cell: LinearCell, x: Tensor, h: Tensor) -> Tensor:
 
 def rg_lru(cell: LinearCell, x: Tensor, h: Tensor) -> Tensor:
     assert isinstance(cell, RGLRU)
-    gates = [w @ x + b for w, b in zip(cell.w_xh.chunk(3), cell.b_h.chunk(3), strict=True)]
-    r, i, v = torch.sigmoid(gates[0]), torch.sigmoid(gates[1]), gates[2]
+    v = cell.w_xh @ x + cell.b_h
+    w_r, w_i = (torch.block_diag(*w.chunk(cell.blocks)) for w in cell.w_g.chunk(2))
+    b_r, b_i = cell.b_g.chunk(2)
+    r, i = torch.sigmoid(w_r @ v + b_r), torch.sigmoid(w_i @ v + b_i)
     a = torch.exp(-8 * torch.log1p(torch.exp(cell.decay)) * r)
     return a * h + torch.sqrt(1 - a * a) * i * v
 
 
+Law = Callable[[int, int], LinearCell]
 Equation = Callable[[LinearCell, Tensor, Tensor], Tensor]
 
 
+def with_biases(cell: LinearCell) -> LinearCell:
+    torch.manual_seed(2)
+    for name, parameter in cell.named_parameters():
+        if name.startswith("b_"):
+            torch.nn.init.uniform_(parameter, -1, 1)
+    return cell
+
+
 @pytest.mark.parametrize(
-    ("law", "equation"), [(MinGRU, min_gru), (MinLSTM, min_lstm), (RGLRU, rg_lru)]
+    ("law", "equation"),
+    [
+        (MinGRU, min_gru),
+        (MinLSTM, min_lstm),
+        (RGLRU, rg_lru),
+        (partial(RGLRU, blocks=3), rg_lru),
+        (partial(RGLRU, blocks=6), rg_lru),
+    ],
 )
-def test_a_law_is_its_equation(law: Callable[[int, int], LinearCell], equation: Equation) -> None:
-    torch.manual_seed(0)
-    cell = law(3, 5).double()
-    torch.nn.init.uniform_(cell.b_h)
+def test_a_law_is_its_equation(law: Law, equation: Equation) -> None:
+    cell = with_biases(law(3, 6)).double()
     x = torch.randn(1, 9, 3, dtype=torch.float64)
-    h, want = torch.zeros(5, dtype=torch.float64), []
+    h, want = torch.zeros(6, dtype=torch.float64), []
     for t in range(9):
         h = equation(cell, x[0, t], h)
         want.append(h)
@@ -178,14 +195,12 @@ def test_a_law_is_its_equation(law: Callable[[int, int], LinearCell], equation: 
     torch.testing.assert_close(state.h[0], h)
 
 
-LAWS = pytest.mark.parametrize("law", [MinGRU, MinLSTM, RGLRU])
+LAWS = pytest.mark.parametrize("law", [MinGRU, MinLSTM, RGLRU, partial(RGLRU, blocks=5)])
 
 
-def some(law: Callable[[int, int], LinearCell]) -> tuple[LinearCell, Ragged, Tensor]:
+def some(law: Law) -> tuple[LinearCell, Ragged, Tensor]:
     """A cell with biases, sequences, and a first state."""
-    torch.manual_seed(2)
-    cell = law(6, H)
-    torch.nn.init.uniform_(cell.b_h, -1, 1)
+    cell = with_biases(law(6, H))
     x = Ragged(torch.randn(sum(LENGTHS), 6), torch.tensor(LENGTHS))
     return cell, x, torch.randn(len(LENGTHS), H)
 
@@ -205,9 +220,7 @@ def derivatives(
 
 @LAWS
 @pytest.mark.parametrize("second", [False, True])
-def test_the_native_law_has_the_derivatives_of_the_equation(
-    law: Callable[[int, int], LinearCell], second: bool
-) -> None:
+def test_the_native_law_has_the_derivatives_of_the_equation(law: Law, second: bool) -> None:
     cell, x, h = some(law)
     got, grads = derivatives(cell, x, h, second)
     want, slopes = derivatives(cell.double(), x.to(torch.float64), h.double(), second)
@@ -219,7 +232,7 @@ def test_the_native_law_has_the_derivatives_of_the_equation(
 
 @LAWS
 def test_a_graph_kept_gives_the_same_gradients_again(
-    law: Callable[[int, int], LinearCell],
+    law: Law,
 ) -> None:
     cell, x, h = some(law)
     y, _ = cell.scan(x, LinearState(h))
@@ -230,7 +243,7 @@ def test_a_graph_kept_gives_the_same_gradients_again(
 
 @LAWS
 def test_the_gradients_depend_neither_on_threads_nor_on_the_batch(
-    law: Callable[[int, int], LinearCell],
+    law: Law,
 ) -> None:
     torch.manual_seed(4)
     cell, before = law(40, 130), torch.get_num_threads()
@@ -251,6 +264,17 @@ def test_the_gradients_depend_neither_on_threads_nor_on_the_batch(
         torch.cat([gradient(x[:500], lengths[:1]), gradient(x[500:], lengths[2:])]),
     ):
         torch.testing.assert_close(other, runs[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_blocks_of_an_rg_lru() -> None:
+    assert [RGLRU(2, hidden).blocks for hidden in (5, 16, 32, 48, 64, 128, 256, 272, 4096)] == [
+        *(1, 1, 2, 2, 4, 8, 16, 16, 16)
+    ]
+    assert RGLRU(2, 12, blocks=3).w_g.shape == (24, 4)
+    for wrong in (0, -1, 5):
+        expected = rf"RGLRU.blocks: expected a divisor of the 12 hidden units, got {wrong}"
+        with pytest.raises(SpecError, match=expected):
+            RGLRU(2, 12, blocks=wrong)
 
 
 def test_an_rg_lru_starts_with_long_memories() -> None:

@@ -299,6 +299,13 @@ def affine_with(**changed: object) -> None:
     module.affine(**(good | {"y": zeros(5, 3), "threads": 1} | changed))
 
 
+def diagonal_with(**changed: object) -> None:
+    good: dict[str, object] = {"x": zeros(5, 2), "w_x": weights(9, 2, 3), "b": zeros(9)}
+    good |= {"lengths": np.array([2, 3]), "h0": zeros(2, 3), "rates": None, "gates": None}
+    good |= {"y": zeros(5, 3), "h_last": zeros(2, 3), "threads": 1, "law": 1}
+    module.scan_diagonal(**(good | changed))
+
+
 def scan_of(gates: int, **changed: object) -> object:
     wide = 3 * gates
     good: dict[str, object] = {"x": zeros(5, 2), "lengths": np.array([2, 3]), "b": zeros(wide)}
@@ -343,6 +350,26 @@ REFUSED: list[tuple[Callable[..., None], dict[str, object], str]] = [
         affine_with,
         {"x": zeros(2, 5).T},
         "affine: x: expected contiguous rows, got a strided view; call .contiguous() on it",
+    ),
+    (
+        affine_with,
+        {"blocks": 2},
+        "affine: blocks: expected a divisor of O=3, got 2; cut it into equal pieces",
+    ),
+    (
+        affine_with,
+        {"parts": 0},
+        "affine: parts: expected a divisor of I=2, got 0; cut it into equal pieces",
+    ),
+    (
+        diagonal_with,
+        {"b": None},
+        "scan_diagonal: expected w_x and b, got one of them; pass both or neither",
+    ),
+    (
+        diagonal_with,
+        {"w_x": None, "b": None},
+        f"scan_diagonal: x: expected shape [N=5, G=9], got [5, 2]; {AGREE}",
     ),
     (
         affine_with,

@@ -183,7 +183,22 @@ Returned<Real> backward(const Asked<Real>& q, const Scanned<Real>& k) {
 
 using Plain = Asked<float>;
 
-Scanned<float> scan(const Plain& q, int threads, bool keeps = true, bool in_place = false) {
+// The sums of the gates are made by the call, or given to it: then they may be where the gates are kept.
+enum class Sums { made, given, in_place };
+
+// Of one chain each, as the kernels make them.
+Floats sums_of(const Plain& q) {
+    Floats p;
+    for (int64_t n = 0; n < q.steps(); ++n)
+        for (int64_t g = 0; g < q.columns(); ++g) {
+            float sum = q.b[g];
+            for (int64_t i = 0; i < q.inputs; ++i) sum = std::fma(q.x[n * q.inputs + i], q.w[g * q.inputs + i], sum);
+            p.push_back(sum);
+        }
+    return p;
+}
+
+Scanned<float> scan(const Plain& q, int threads, bool keeps = true, bool in_place = false, Sums sums = Sums::made) {
     const int64_t G = q.columns(), gates = q.parts().gates;
     Memory memory;
     Scanned<float> k;
@@ -193,9 +208,17 @@ Scanned<float> scan(const Plain& q, int threads, bool keeps = true, bool in_plac
     segue::DiagonalScan call{};
     call.law = q.law, call.hidden = q.hidden;
     call.over = {q.count(), q.steps(), memory.input(q.lengths, "lengths"), q.reverse, threads};
-    call.x = memory.input(q.x, "x"), call.w_x = {q.inputs, G, weights, gates};
-    call.b = memory.input(q.b, "b"), call.rates = memory.optional(q.rates, "rates");
-    if (keeps) call.gates = memory.output(k.gates, q.steps() * G, "gates");
+    call.rates = memory.optional(q.rates, "rates");
+    const Floats given = sums == Sums::made ? Floats() : sums_of(q);
+    if (sums == Sums::made)
+        call.x = memory.input(q.x, "x"), call.w_x = {q.inputs, G, weights, gates}, call.b = memory.input(q.b, "b");
+    else
+        call.w_x = {0, G, nullptr, gates};
+    if (sums == Sums::given) call.p = memory.input(given, "p");
+    if (sums == Sums::in_place)
+        call.p = call.gates = memory.advanced(k.gates, given, "gates");
+    else if (keeps)
+        call.gates = memory.output(k.gates, q.steps() * G, "gates");
     call.y = memory.output(k.y, q.steps() * q.width(), "y");
     call.h_last = in_place ? memory.advanced(k.h_last, q.h0, "h_last")
                            : memory.output(k.h_last, q.count() * q.width(), "h_last");
@@ -316,6 +339,9 @@ void check_threads(const Plain& q) {
     }
     require_same(scan(q, 2, false), k);
     require_same(scan(q, 1, false, true), k);
+    require_same(scan(q, 2, true, false, Sums::given), k);
+    require_same(scan(q, 3, true, false, Sums::in_place), k);
+    require_same(scan(q, 1, false, true, Sums::given), k);
     require_same(scan_back(q, k, 2, true), g);
 }
 

@@ -203,7 +203,7 @@ Floats affine(int64_t rows, int64_t inputs, int64_t outputs, const Floats& x, co
     Packer packer(memory, threads, half);
     Floats y;
     segue::affine({rows, memory.input(x, "x"), inputs, packer.rows(w, 0, outputs, inputs), memory.optional(b, "b"),
-                   memory.output(y, rows * outputs, "y"), threads});
+                   memory.output(y, rows * outputs, "y"), outputs, threads});
     memory.finish();
     return y;
 }

@@ -59,6 +59,35 @@ void check_affine(int64_t rows, int64_t inputs, int64_t outputs, bool half) {
     }
 }
 
+// Several matrices, each of which reads a part of the rows of x and writes a part of the rows of y; both lie among
+// others, which are left as they are.
+void check_blocks(int64_t rows, int64_t inputs, int64_t outputs, int64_t blocks, int64_t parts) {
+    Draw draw(rows * 7919 + inputs * 104729 + outputs);
+    const int64_t wide = parts * inputs + 3, long_ = blocks * outputs + 5, size = segue::packed_size(outputs, inputs);
+    const Floats x = draw.many(rows * wide, -1, 1), w = draw.many(blocks * outputs * inputs, -1, 1);
+    const Floats b = draw.many(blocks * outputs, -1, 1), before = draw.many(rows * long_, -1, 1);
+    Floats want = before;
+    for (int64_t block = 0; block < blocks; ++block)
+        for (int64_t n = 0; n < rows; ++n) {
+            const float* seen = x.data() + n * wide + block % parts * inputs;
+            const Floats own = chain(1, inputs, outputs, Floats(seen, seen + inputs),
+                                     Floats(w.begin() + block * outputs * inputs, w.end()),
+                                     Floats(b.begin() + block * outputs, b.end()));
+            std::copy(own.begin(), own.end(), want.begin() + n * long_ + block * outputs);
+        }
+    for (int threads : {1, 2, 3}) {
+        Memory memory;
+        Floats packed, y;
+        float* weights = memory.aligned(packed, blocks * size, "packed");
+        for (int64_t block = 0; block < blocks; ++block)
+            segue::pack(outputs, inputs, w.data() + block * outputs * inputs, inputs, 1, weights + block * size, 1);
+        segue::affine({rows, memory.input(x, "x"), wide, {inputs, outputs, weights}, memory.input(b, "b"),
+                       memory.advanced(y, before, "y"), long_, threads, blocks, parts});
+        memory.finish();
+        require(y == want, "expected the bits of one chain in each block, and nothing else written");
+    }
+}
+
 bool same_bits(const Floats& a, const Floats& b) {
     return a.size() == b.size() && (a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof(float)));
 }
@@ -232,6 +261,11 @@ void check_products(Harness& harness) {
     harness.check("affine on rows enough to be shared out", [] { check_affine(2001, 67, 130, false); });
     harness.check("affine without inputs", [] { check_affine(5, 0, 17, false); });
     harness.check("affine without rows", [] { check_affine(0, 5, 17, false); });
+    for (int64_t size : {1, 5, 16, 33})
+        for (int64_t parts : {1, 3})
+            for (int64_t rows : {1, 2, 7, 200})
+                harness.check("affine in blocks of " + std::to_string(size),
+                              [&] { check_blocks(rows, size, size + parts - 1, 2 * parts, parts); });
     using Counts = std::vector<int64_t>;
     const bool quick = harness.quick();
     for (int64_t columns : quick ? Counts{1, 17, 130} : Counts{1, 5, 17, 130, 257})

@@ -54,7 +54,7 @@ double product() {
     constexpr int64_t N = 960, I = 256, O = 512;
     const Packed w(O, I, 1);
     const Array x(N * I), y(N * O);
-    return fastest(double(N) * I * O, [&] { segue::affine({N, x.get(), I, w.weights, nullptr, y.get(), 1}); });
+    return fastest(double(N) * I * O, [&] { segue::affine({N, x.get(), I, w.weights, nullptr, y.get(), O, 1}); });
 }
 
 // All steps of `rows` sequences, nothing kept.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -47,6 +49,10 @@ class LinearCell(Cell):
         for gate in torch.split(self.w_xh, hidden):
             nn.init.xavier_uniform_(gate)
 
+    def of_gates(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """w_g and b_g of `segue.ops.Diagonal`, where gates are read off another one."""
+        return None, None
+
     @abstractmethod
     def terms(self, p: Tensor, rates: Tensor | None) -> tuple[Tensor, Tensor]:
         """a and b: ``[N, G H] -> [N, H]``, twice; the rates are those of `rates`."""
@@ -90,17 +96,28 @@ class LinearCell(Cell):
             raise ShapeError(f"the state of {type(self).__name__}", str(list(shape)), got, fix)
         rates = self.rates()
         tensors = present(x.values, self.w_xh, self.b_h, rates, state.h)
+        held = self.w_xh, self.b_h, rates
+        given = ops.Diagonal(x.values, x.lengths, *held, state.h, self.law, *self.of_gates())
         if self.law and kept is None and ops.native_runs(tensors):
-            held = self.w_xh, self.b_h, rates
-            given = ops.Diagonal(x.values, x.lengths, *held, state.h, self.law)
             y, h, _ = ops.scan(given, self._meaning)
             return y, LinearState(h)
-        a, b = self.terms(ops.linear(x.values, self.w_xh, self.b_h), rates)
+        a, b = self.terms(_sums(given, ops.linear), rates)
         a = a if kept is None else a * kept
         y, h = ops.scan_linear(a.to(state.h.dtype), b.to(state.h.dtype), x, state.h)
         return y.to(x.values.dtype), LinearState(h)
 
     def _meaning(self, given: ops.Diagonal) -> tuple[Tensor, Tensor]:
         """The native call in terms that torch differentiates any number of times."""
-        a, b = self.terms(nn.functional.linear(given.x, given.w_xh, given.b), given.rates)
+        a, b = self.terms(_sums(given, nn.functional.linear), given.rates)
         return ops.scan_linear(a, b, unchecked(given.x, given.lengths), given.h)
+
+
+def _sums(given: ops.Diagonal, linear: Callable[..., Tensor]) -> Tensor:
+    """p of all steps, ``[N, G H]``."""
+    v = linear(given.x, given.w_xh, given.b)
+    if given.w_g is None or given.b_g is None:
+        return v
+    size = given.w_g.shape[1]
+    parts = itertools.cycle(torch.split(v, size, dim=1))
+    blocks = zip(parts, torch.split(given.w_g, size), torch.split(given.b_g, size), strict=False)
+    return torch.cat([*(linear(*block) for block in blocks), v], dim=1)

@@ -6,27 +6,40 @@ import torch
 from torch import Tensor, nn
 
 from segue.cells.linear import LinearCell
+from segue.errors import SpecError
 
 POWER = 8.0
 """c of the equation."""
+
+MOST_BLOCKS, LEAST_UNITS = 16, 16
+"""How many blocks the gates have where none are asked for, and of how many units at least."""
 
 
 class RGLRU(LinearCell):
     """The real-gated linear recurrent unit of De et al., 2024 (Griffin, arXiv:2402.19427).
 
-        r_t, i_t = sigmoid(W_r x_t + b_r), sigmoid(W_i x_t + b_i)
+        v_t = W_v x_t + b_v
+        r_t, i_t = sigmoid(W_r v_t + b_r), sigmoid(W_i v_t + b_i)
         log a_t = -c softplus(decay) r_t,   c = 8
-        h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * v_t),   v_t = W_v x_t + b_v        y_t = h_t
+        h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * v_t)        y_t = h_t
 
-    In Griffin v_t is the input itself; the product lets H be another number than I. decay starts so
-    that exp(-c softplus(decay)) is uniform in (0.9, 0.999).
+    W_r and W_i are block-diagonal, as in the authors' own RecurrentGemma: the gates of a unit see
+    the v of its block alone. So the law has little more than one product of all units. v_t is there
+    the output of layers of its own; here W_v lets H be another number than I. decay starts so that
+    exp(-c softplus(decay)) is uniform in (0.9, 0.999).
 
-    Shapes: x ``[B, I]``; r, i, a, v, h and y ``[B, H]``; decay ``[H]``; w_xh is W_r, W_i and W_v
-        one below the other, ``[3H, I]``, b_h alike ``[3H]``.
+    Shapes: x ``[B, I]``; r, i, a, v, h and y ``[B, H]``; decay ``[H]``; w_xh, which is W_v, ``[H,
+        I]``, b_h ``[H]``; w_g ``[2H, H / blocks]``, the blocks of W_r and then those of W_i, one
+        below the other, b_g ``[2H]``.
 
     Args:
         inputs: I.
         hidden: H.
+        blocks: of each of W_r and W_i, a divisor of H; 1 for full matrices. By default the most of
+            16, 8, 4, 2 and 1 that cut H into equal blocks of at least 16 units.
+
+    Raises:
+        SpecError: the blocks do not divide H.
 
     >>> cell = RGLRU(3, 5)
     >>> y, state = cell.step(torch.zeros(2, 3), cell.initial_state(2))
@@ -36,8 +49,16 @@ class RGLRU(LinearCell):
 
     law = "rg_lru"
 
-    def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__(inputs, hidden, gates=3)
+    def __init__(self, inputs: int, hidden: int, *, blocks: int | None = None) -> None:
+        super().__init__(inputs, hidden, gates=1)
+        self.blocks = _usual(hidden) if blocks is None else blocks
+        if self.blocks < 1 or hidden % self.blocks:
+            expected, fix = f"a divisor of the {hidden} hidden units", "1 is always one"
+            raise SpecError("RGLRU.blocks", expected, str(blocks), fix)
+        self.w_g = nn.Parameter(torch.empty(2 * hidden, hidden // self.blocks))
+        self.b_g = nn.Parameter(torch.zeros(2 * hidden))
+        for block in torch.split(self.w_g, hidden // self.blocks):
+            nn.init.xavier_uniform_(block)
         kept = torch.empty(hidden).uniform_(0.9, 0.999)
         # softplus(decay) = -log(kept) / c
         self.decay = nn.Parameter(torch.log(torch.expm1(-torch.log(kept) / POWER)))
@@ -45,6 +66,10 @@ class RGLRU(LinearCell):
     def rates(self) -> Tensor:
         """c softplus(decay)."""
         return POWER * nn.functional.softplus(self.decay)
+
+    def of_gates(self) -> tuple[Tensor, Tensor]:
+        """Those of r and i, which are read off v."""
+        return self.w_g, self.b_g
 
     def terms(self, p: Tensor, rates: Tensor | None) -> tuple[Tensor, Tensor]:
         """a and sqrt(1 - a^2) * i * v."""
@@ -54,3 +79,10 @@ class RGLRU(LinearCell):
         # 1 - a^2 without cancellation, and away from 0, where the root has no slope.
         scale = torch.sqrt((-torch.expm1(2 * log_a)).clamp_min(1e-12))
         return torch.exp(log_a), scale * torch.sigmoid(i) * v
+
+
+def _usual(hidden: int) -> int:
+    blocks = MOST_BLOCKS
+    while blocks > 1 and (hidden % blocks or hidden < blocks * LEAST_UNITS):
+        blocks //= 2
+    return blocks

@@ -291,6 +291,14 @@ def _linear_cell(cell: LinearCell, at: Place, x: Slot) -> tuple[Slot, State]:
     return at.program.diagonal(x, at.lengths, state.h, cell.law, weights), state
 
 
+def _rg_lru(cell: RGLRU, at: Place, x: Slot) -> tuple[Slot, State]:
+    state, program = at.states(cell, "h"), at.program
+    v = program.affine(x, cell.w_xh, cell.b_h)
+    gates = program.affine(v, cell.w_g, cell.b_g, 2 * cell.blocks)
+    weights = None, None, cell.rates()
+    return program.diagonal(program.join([gates, v]), at.lengths, state.h, cell.law, weights), state
+
+
 def _s5(cell: S5, at: Place, x: Slot) -> tuple[Slot, State]:
     if cell.w_g is not None:
         raise NoForm("S5 with a gate, which has no native form")
@@ -312,7 +320,7 @@ _FORMS: dict[type, Callable[..., tuple[Slot, State]]] = {
     GRU: _law,
     MinGRU: _linear_cell,
     MinLSTM: _linear_cell,
-    RGLRU: _linear_cell,
+    RGLRU: _rg_lru,
     S5: _s5,
 }
 

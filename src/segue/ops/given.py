@@ -109,10 +109,13 @@ class Diagonal(NamedTuple):
     Attributes:
         x: the inputs ``[N, I]``.
         lengths: int64 ``[B]``.
-        w_xh, b: of the sums of its gates, ``[G H, I]``, ``[G H]``.
+        w_xh, b: of the sums of its gates, ``[G H, I]``, ``[G H]``; of the last gate alone,
+            v = W x + b, where there is w_g.
         rates: what the law knows of each unit besides ``[W]``, or None.
         h: the first state ``[B, R]``.
         law: a key of `DIAGONAL`.
+        w_g, b_g: of the sums of the other gates, read off v in equal blocks of K units, each of
+            them by itself: ``[(G - 1) H, K]``, ``[(G - 1) H]``; or None.
     """
 
     x: Tensor
@@ -122,6 +125,8 @@ class Diagonal(NamedTuple):
     rates: Tensor | None
     h: Tensor
     law: str
+    w_g: Tensor | None = None
+    b_g: Tensor | None = None
 
 
 Recurrent: TypeAlias = Elman | LSTM | GRU

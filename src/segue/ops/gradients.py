@@ -66,20 +66,43 @@ def way_back(
 def _diagonal(
     given: Diagonal, kept: Kept, y: Tensor, outer: Outer, need: Collection[str], in_place: bool
 ) -> Gradients:
-    """Those of a diagonal law, whose only product is that with x."""
+    """Those of a diagonal law, whose products are all made before the way through time."""
+    v = None
+    if given.w_g is not None:
+        v = kept.gates[:, given.w_g.shape[0] :]
+        # The way back may write over the gates, of which v is one.
+        v = native.fresh(*v.shape).copy_(v) if in_place else v
     d, d_sum, drates, dh = native.diagonal_back(given, kept, y, *outer[:2], in_place=in_place)
-    grads: Gradients = {}
+    b, grads = native.column_sums(d_sum), Gradients()
+    if given.w_g is not None and v is not None:
+        grads, d, b = _of_gates(given.w_g, v, d, b)
     if "x" in need:
         grads["x"] = _of_input(d, given.w_xh, False)
     if "w_xh" in need:
         grads["w_xh"] = _of_weight(d, given.x, False)
     if "b" in need:
-        grads["b"] = native.column_sums(d_sum)
+        grads["b"] = b
     if "rates" in need:
         grads["rates"] = native.column_sums(drates)
     if "h" in need:
         grads["h"] = dh
     return grads
+
+
+def _of_gates(w_g: Tensor, v: Tensor, d: Tensor, b: Tensor) -> tuple[Gradients, Tensor, Tensor]:
+    """Of gates that are read off the last one, v: the gradients of w_g and b_g, and from those of
+    all sums, d and their sums b, that of v, in the memory of d, and its sums.
+    """
+    others, size = w_g.shape
+    d = native.uncounted(d)
+    dv, dw, db = d[:, others:], torch.empty_like(w_g), b[others:].clone()
+    for m in range(others // size):
+        own = slice(m * size, m * size + size)
+        part = slice(m * size % v.shape[1], m * size % v.shape[1] + size)
+        torch.mm(d[:, own].t(), v[:, part], out=dw[own])
+        torch.addmm(dv[:, part], d[:, own], w_g[own], out=dv[:, part])
+        db[part] += b[own] @ w_g[own]
+    return {"w_g": dw, "b_g": b[:others]}, dv, db
 
 
 def _input(given: Recurrent, back: Back, need: Collection[str]) -> Gradients:

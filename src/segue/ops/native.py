@@ -185,7 +185,7 @@ def make_kept(given: Given, empty: Make = fresh) -> Kept:
     """Memory for what the way back needs."""
     steps, none = given.x.shape[0], empty(0)
     if isinstance(given, Diagonal):
-        return Kept(empty(steps, given.w_xh.shape[0]), *(none,) * 8)
+        return Kept(empty(steps, _gates_of(given)), *(none,) * 8)
     columns, gates, groups = gate_columns(given)
     xhat_x = rstd_x = xhat_h = rstd_h = none
     if given.gain_h is not None:
@@ -215,12 +215,11 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
     """
     y, h_last, c_last = outputs = make_outputs(given)
     if isinstance(given, Diagonal):
-        w_x = packed(given.w_xh, gates=GATES[given.law])
+        kept_gates = None if kept is None else kept.gates
         _NATIVE.scan_diagonal(
-            *(DIAGONAL[given.law], _memory(given.x), w_x, _memory(given.b)),
-            *(_optional(given.rates), _memory(given.lengths), _memory(given.h)),
-            *(None if kept is None else _memory(kept.gates), _memory(y), _memory(h_last)),
-            torch.get_num_threads(),
+            *(DIAGONAL[given.law], *_product(given, kept_gates), _optional(given.rates)),
+            *(_memory(given.lengths), _memory(given.h)),
+            *(_optional(kept_gates), _memory(y), _memory(h_last), torch.get_num_threads()),
         )
         return outputs
     w_x = packed(given.w_xh, gates=_GATES[type(given)], half=given.half)
@@ -250,6 +249,28 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
         extra = (None,) * 4 if kept is None else tuple(map(_filled, kept[5:]))
         _NATIVE.scan_lstm(arguments, *more, *cell, *extra)
     return outputs
+
+
+def _gates_of(given: Diagonal) -> int:
+    """G H."""
+    return given.w_xh.shape[0] + (0 if given.w_g is None else given.w_g.shape[0])
+
+
+def _product(given: Diagonal, to: Tensor | None) -> tuple[Memory, Memory | None, Memory | None]:
+    """x, w_x and b as the kernel takes them. Where gates are read off the last one, the sums of all
+    are made before, in the memory of `to` if that is given, and no weights are left.
+    """
+    if given.w_g is None or given.b_g is None:
+        w_x = packed(given.w_xh, gates=GATES[given.law])
+        return _memory(given.x), w_x, _memory(given.b)
+    sums = _memory(fresh(given.x.shape[0], _gates_of(given)) if to is None else to)
+    others, size = given.w_g.shape
+    v, blocks, parts = sums[:, others:], others // size, given.w_xh.shape[0] // size
+    w_g, threads = packed(given.w_g, blocks=blocks), torch.get_num_threads()
+    _NATIVE.affine(_memory(given.x), packed(given.w_xh), _memory(given.b), v, threads)
+    how = threads, False, blocks, parts
+    _NATIVE.affine(v, w_g, _memory(given.b_g), sums[:, :others], *how)
+    return sums, None, None
 
 
 def scan_back(
@@ -365,6 +386,13 @@ def gates_serve_once(given: Given) -> bool:
     return not isinstance(given, GRU) or given.b_hn is not None
 
 
+def uncounted(x: Tensor) -> Tensor:
+    """The same memory. Torch does not count what is written to it as a change of x, which would
+    forbid another way back through a graph; see `gates_serve_once`.
+    """
+    return torch.from_numpy(x.numpy())
+
+
 def _memory(x: Tensor) -> Memory:
     """The memory of a tensor as a NumPy array, which costs a tenth of handing over the tensor."""
     return (x.detach() if x.requires_grad else x).contiguous().numpy()
@@ -391,7 +419,7 @@ def _bytes(keep: Tensor | None) -> Memory | None:
 class _Packed(NamedTuple):
     """A weight as the kernels read it, and what tells that it has not changed."""
 
-    parts: dict[tuple[int | None, int | None, int, bool, bool], Memory]
+    parts: dict[tuple[int | None, int | None, int, bool, bool, int], Memory]
     weight: weakref.ref[Tensor]
     version: int
     address: int
@@ -418,23 +446,24 @@ def packed(
     gates: int = 1,
     transpose: bool = False,
     half: bool = False,
+    blocks: int = 1,
 ) -> Memory:
     """Rows of a weight ``[O, I]``, which are those of so many gates, or their transpose, packed, in
-    half rounded to bfloat16; kept until the weight changes.
+    half rounded to bfloat16; of so many blocks each by itself. Kept until the weight changes.
 
     A change is seen by the version that torch counts, and by a sample of the elements, because
     writing through ``weight.data`` is not counted. Whoever writes single elements through ``.data``
     makes it miss the change.
     """
     if weight.is_inference():
-        return _pack(weight[rows], gates, transpose, half)
+        return _pack(weight[rows], gates, transpose, half, blocks)
     known = _packed.get(id(weight))
     if known is None or not known.is_of(weight):
         known = _watched(weight)
-    key = rows.start, rows.stop, gates, transpose, half
+    key = rows.start, rows.stop, gates, transpose, half, blocks
     part = known.parts.get(key)
     if part is None:
-        part = known.parts[key] = _pack(weight.detach()[rows], gates, transpose, half)
+        part = known.parts[key] = _pack(weight.detach()[rows], gates, transpose, half, blocks)
     return part
 
 
@@ -450,9 +479,10 @@ def _watched(weight: Tensor) -> _Packed:
     return known
 
 
-def _pack(weight: Tensor, gates: int, transpose: bool, half: bool) -> Memory:
+def _pack(weight: Tensor, gates: int, transpose: bool, half: bool, blocks: int) -> Memory:
     strided = (weight.t() if transpose else weight).numpy()
+    rows, columns = strided.shape
     # Torch aligns its memory to 64 bytes, which the kernels need.
-    memory = fresh(_NATIVE.packed_size(*strided.shape, gates, half)).numpy()
-    _NATIVE.pack(strided, memory, torch.get_num_threads(), gates, half)
+    memory = fresh(blocks * _NATIVE.packed_size(rows // blocks, columns, gates, half)).numpy()
+    _NATIVE.pack(strided, memory, torch.get_num_threads(), gates, half, blocks)
     return memory

@@ -61,9 +61,11 @@ class Program:
 
     # Operations of layers, on the last axis
 
-    def affine(self, x: Slot, weight: Tensor, bias: Tensor | None) -> Slot:
-        """W x + b."""
-        return int(self.native.affine(x, memory(weight), memory(bias)))
+    def affine(self, x: Slot, weight: Tensor, bias: Tensor | None, blocks: int = 1) -> Slot:
+        """W x + b; W may be of several blocks, the rows of each ``[O / blocks, K]``, which read
+        the parts of x, of K numbers, in turn.
+        """
+        return int(self.native.affine(x, memory(weight), memory(bias), blocks))
 
     def elman(
         self,
@@ -112,7 +114,9 @@ class Program:
     def diagonal(
         self, x: Slot, lengths: Slot, h: int, law: str, weights: tuple[Tensor | None, ...]
     ) -> Slot:
-        """A law of `segue.ops.given.DIAGONAL`; `weights` are w_xh, b, rates."""
+        """A law of `segue.ops.given.DIAGONAL`; `weights` are w_xh, b, rates. Without the first two
+        x are the sums of the gates.
+        """
         held = map(memory, weights)
         return int(self.native.diagonal(x, lengths, h, DIAGONAL[law], *held))
 
