@@ -322,12 +322,12 @@ void bind_program(nb::module_& m) {
         .def("mean", &segue::Program::mean, "x"_a, "ends"_a, "total"_a, "count"_a)
         .def(
             "segments",
-            [](segue::Program& self, int values, int features, int wanted, bool gaps, std::array<int, 5> states,
-               std::array<std::vector<double>, 2> usual) {
-                return self.segments(values, features, wanted, gaps,
+            [](segue::Program& self, int values, int features, int wanted, bool gaps, bool from_mean,
+               std::array<int, 5> states, std::array<std::vector<double>, 2> usual) {
+                return self.segments(values, features, wanted, gaps, from_mean,
                                      {states[0], states[1], states[2], states[3], states[4]}, {usual[0], usual[1]});
             },
-            "values"_a, "features"_a, "wanted"_a, "gaps"_a, "states"_a, "usual"_a)
+            "values"_a, "features"_a, "wanted"_a, "gaps"_a, "from_mean"_a, "states"_a, "usual"_a)
         .def("mean_of", &segue::Program::mean_of, "parts"_a)
         .def("tanh_of_sums", &segue::Program::tanh_of_sums, "per_series"_a, "per_step"_a)
         .def("rescale", &segue::Program::rescale, "past"_a, "change"_a, "horizon"_a, "shift"_a, "middle"_a);

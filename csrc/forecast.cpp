@@ -14,6 +14,7 @@ namespace {
 // One series of one sequence through the steps of a call.
 struct Past {
     int64_t lookback, segment, steps;
+    bool from_mean;
     double relative, least;                // r and m of the equation
     std::vector<double> values, gap, age;  // [L + T]: what stood in the ring, then one per step; [T]; [T]
     std::vector<float> seen;               // [k + T]
@@ -43,7 +44,14 @@ struct Past {
 
     const double* ring(int64_t t) const { return values.data() + t + 1; }
     const float* flags(int64_t t) const { return seen.data() + t + 1; }
-    double level(int64_t t) const { return values[lookback + t]; }
+
+    double level(int64_t t) const {
+        if (!from_mean) return values[lookback + t];
+        const double *begin = ring(t), *end = begin + lookback, length = static_cast<double>(lookback);
+        double sum = 0.0;
+        for (const double* v = begin; v != end; ++v) sum += *v - *begin;
+        return *begin + sum / std::min(std::max(age[t], 1.0), length);
+    }
 
     double spread(int64_t t) const {
         const double *begin = ring(t), *end = begin + lookback, length = static_cast<double>(lookback);
@@ -87,8 +95,8 @@ struct Segment {
 
 // Everything of a forecast that does not depend on weights. Chain (p, c, phase) takes every k-th step of series c of
 // sequence p; the steps of one chain lie one after another.
-Program::Segmented Program::segments(int values, int features, int wanted, bool gaps, const ForecastStates& states,
-                                     const Usual& usual) {
+Program::Segmented Program::segments(int values, int features, int wanted, bool gaps, bool from_mean,
+                                     const ForecastStates& states, const Usual& usual) {
     const int64_t C = last_axis(values), F = last_axis(features);
     const int ring = states_[states.ring].before, seen = states_[states.seen].before;
     const int gap = states_[states.gap].before, age = states_[states.age].before;
@@ -105,7 +113,7 @@ Program::Segmented Program::segments(int values, int features, int wanted, bool 
         int64_t* chain = run.i64(made.lengths);
         const int64_t *at = run.i64(wanted), M = run.size(wanted);
         int64_t m = 0, row = 0;
-        Past past{L, k, 0, 0.0, 0.0, {}, {}, {}, {}};
+        Past past{L, k, 0, from_mean, 0.0, 0.0, {}, {}, {}, {}};
         std::vector<int64_t> place;
         for (int64_t p = 0, first = 0; p < run.count('B'); first += past.steps, ++p) {
             past.steps = run.i64(kLengths)[p];

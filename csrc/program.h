@@ -139,7 +139,8 @@ class Program {
     struct Usual {
         std::vector<double> relative, least;
     };
-    Segmented segments(int values, int features, int wanted, bool gaps, const ForecastStates& states,
+    // With from_mean a is the mean of the look-back instead of the last value.
+    Segmented segments(int values, int features, int wanted, bool gaps, bool from_mean, const ForecastStates& states,
                        const Usual& usual);
     int mean_of(const std::vector<int>& parts);
     int tanh_of_sums(int per_series, int per_step);

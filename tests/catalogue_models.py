@@ -429,11 +429,12 @@ def _variants(kind: str) -> dict[str, dict[str, Any]]:
         return {"plain": {}}
     if kind == "forecast-many-series":
         window = {"memory": "window", "cell": "gru"}
-        return {**MODELS, "adaptive": {"skip": "adaptive"}, "window": window}
+        mean = {"level": "mean"}
+        return {**MODELS, "adaptive": {"skip": "adaptive"}, "window": window, "mean": mean}
     if kind == "forecast-with-gaps":
         linear = {"cell": "rg_lru", "layers": 2}
-        members = {"members": 2, "skip": "seasonal"}
-        window = {"memory": "window", "members": 2, "dropout": 0.3}
+        members = {"members": 2, "skip": "seasonal", "level": "mean"}
+        window = {"memory": "window", "members": 2, "dropout": 0.3, "level": "mean"}
         return {**MODELS, "members": members, "linear": linear, "window": window}
     if kind.startswith("forecast"):
         return MODELS

@@ -107,7 +107,8 @@ def by_the_equation(
         ring = np.append(ring[1:], value if seen else ring[-1])
         flags, gap = np.append(flags[1:], seen), 0 if seen else gap + 1
         age += seen or age > 0
-        a, level = ring[-1], np.abs(ring).mean()
+        level = np.abs(ring).mean()
+        a = ring[-max(1, min(age, L)) :].mean() if forecaster.level == "mean" else ring[-1]
         usual = max(TYPICAL[0][0] * level, TYPICAL[1][0])
         young = 1 - min(age, L) / L
         s = np.abs(ring - ring.mean()).mean() + young * usual
@@ -167,11 +168,13 @@ def change_of(
 @pytest.mark.parametrize(("skip", "members"), [("full", 1), ("seasonal", 1), ("full", 3)])
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("late", [0, 4])
+@pytest.mark.parametrize("level", ["last", "mean"])
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_a_forecast_is_its_equation(
-    gaps: bool, late: int, skip: str, members: int, memory: Memory
+    gaps: bool, late: int, skip: str, members: int, memory: Memory, level: str
 ) -> None:
-    forecaster = made("elman", gaps=gaps, skip=skip, members=members, memory=memory)
+    options = {"skip": skip, "members": members, "level": level}
+    forecaster = made("elman", gaps=gaps, memory=memory, **options)
     values = some_values([17], series=1, missing=0.3 if gaps else 0.0)
     values.values[:late] = torch.nan
     features, ahead = some_inputs(17, 17)

@@ -96,6 +96,7 @@ FULL = {
         "segment": 4,
         "lookback": 9,
         "memory": "window",
+        "level": "mean",
         "skip": "seasonal",
         "members": 2,
         "decoder": "recurrent",

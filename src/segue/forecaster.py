@@ -20,6 +20,7 @@ from segue.tasks import Forecast
 from segue.tasks.distributions import Quantiles
 
 Memory: TypeAlias = Literal["carried", "window"]
+Level: TypeAlias = Literal["last", "mean"]
 
 
 class ForecasterState(NamedTuple):
@@ -62,7 +63,8 @@ class Forecaster(nn.Module):
 
     and what is said of the values to come follows from c, a and s (`segue.tasks.distributions`);
     of quantiles it is ``a + s c``. For counts a is 0 and s is ``1 + mean |ring|``: they are scaled
-    and not shifted.
+    and not shifted. With ``level="mean"`` a is the mean of the last min(n, L) values instead (Kim
+    et al., 2022, RevIN), which one value out of the ordinary does not move.
 
     v is not 0 in the first L steps of a series, whose own n values tell little of its scale: r is
     the usual spread of the training series in units of their level, and m the least spread of any.
@@ -98,6 +100,7 @@ class Forecaster(nn.Module):
         skip: W is a ``full`` matrix, ``seasonal``, or ``adaptive``.
         decoder: g takes each step ahead alone (``step``) or one after the other (``recurrent``).
         memory: the hidden state is ``carried``, or that of the ``window`` of the look-back.
+        level: a is the ``last`` value, or the ``mean`` of the look-back.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Forecaster(nn.Module):
         skip: Literal["full", "seasonal", "adaptive"] = "full",
         decoder: Literal["step", "recurrent"] = "step",
         memory: Memory = "carried",
+        level: Level = "last",
     ) -> None:
         super().__init__()
         inputs = self.inputs(segment, features, task.gaps, memory)
@@ -119,7 +123,7 @@ class Forecaster(nn.Module):
         self.segment, self.lookback, self.gaps = segment, lookback, task.gaps
         self.horizon, self.distribution = task.horizon, task.distribution
         self.segments = lookback // segment if memory == "window" else 1
-        self.memory = memory
+        self.memory, self.level = memory, level
         self.members = nn.ModuleList(
             Member(cell, task, ahead=ahead, lookback=lookback, skip=skip, decoder=decoder)
             for cell in cells
@@ -313,7 +317,8 @@ class Forecaster(nn.Module):
             program.state(name, leaf.shape[1:], leaf.dtype)
             for name, leaf in zip(like._fields[:5], like[:5], strict=True)
         ]
-        past = program.segments(values, features, at, self.gaps, numbers, self.typical.tolist())
+        read, typical = (self.gaps, self.level == "mean"), self.typical.tolist()
+        past = program.segments(values, features, at, *read, numbers, typical)
         chains = (like.ring.shape[1] * self.segment,)
         at_chains = Place(program, past.lengths, chains)
         changes, bodies = [], []
@@ -349,7 +354,13 @@ class Forecaster(nn.Module):
         deviation = (ring - ring.mean(1, keepdim=True)).abs().mean(1, keepdim=True)
         relative, least = self.typical[:, column, None]
         usual = self._young(past, step, column) * torch.maximum(relative * mean, least)
-        return ring, ring[:, -1:], deviation + usual + 1e-3 * mean + 1e-6
+        level = ring[:, -1:]
+        if self.level == "mean":
+            # Before L values have come, the first one fills the ring: the differences to it are 0.
+            first, age = ring[:, :1], past.age(step, column)[:, None]
+            own = age.clamp(min=1, max=self.lookback)
+            level = first + (ring - first).sum(1, keepdim=True) / own
+        return ring, level, deviation + usual + 1e-3 * mean + 1e-6
 
     def _young(self, past: _Past, step: Tensor, column: Tensor) -> Tensor:
         """v of the equation, ``[rows, 1]``."""

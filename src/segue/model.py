@@ -127,6 +127,7 @@ class Network(nn.Module):
             skip=spec.skip,
             decoder=spec.decoder,
             memory=spec.memory,
+            level=spec.level,
         )
 
     def _encoder(self, name: str) -> Encoder:

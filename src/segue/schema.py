@@ -255,6 +255,8 @@ class Model(Strict):
             hidden state sets.
         memory: the hidden state of a forecast is ``carried`` from step to step, or read anew at
             every step from the ``window`` of the look-back, all of it in units of the present.
+        level: a forecast measures a series from its ``last`` value, or from the ``mean`` of the
+            look-back.
         members: networks of a forecast that learn side by side, from different first weights; the
             forecast is their mean.
         decoder: how a forecast reads what is known ahead: each ``step`` alone, or, where steps have
@@ -279,6 +281,7 @@ class Model(Strict):
     lookback: Positive | None = None
     skip: Literal["full", "seasonal", "adaptive"] = "full"
     memory: Literal["carried", "window"] = "carried"
+    level: Literal["last", "mean"] = "last"
     members: Positive = 1
     decoder: Literal["step", "recurrent"] = "step"
 

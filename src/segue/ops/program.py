@@ -175,15 +175,17 @@ class Program:
         features: Slot,
         wanted: Slot,
         gaps: bool,
+        from_mean: bool,
         states: Sequence[int],
         typical: Sequence[Sequence[float]],
     ) -> Any:
         """All of a forecast that no weights take part in; see csrc/program.h, Segmented.
 
-        `states` are ring, seen, gap, age and taken of `segue.forecaster.ForecasterState`, `typical`
-        are r and m of each column.
+        With `from_mean` a is the mean of the look-back. `states` are ring, seen, gap, age and taken
+        of `segue.forecaster.ForecasterState`, `typical` are r and m of each column.
         """
-        return self.native.segments(values, features, wanted, gaps, list(states), typical)
+        how = gaps, from_mean
+        return self.native.segments(values, features, wanted, *how, list(states), typical)
 
     def tanh_of_sums(self, per_series: Slot, per_step: Slot) -> Slot:
         """tanh(a + b) of a ``[M, C, U]`` and b ``[M, S, U]``: ``[M, C, S, U]``."""
