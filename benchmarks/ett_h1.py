@@ -65,6 +65,7 @@ LAWS: dict[str, dict[str, Any]] = {
     "min_gru": {"cell": "min_gru"},
     "min_lstm": {"cell": "min_lstm"},
     "rg_lru": {"cell": "rg_lru"},
+    "rg_lru, window": {"cell": "rg_lru", "memory": "window"},
     "conv": {"cell": {"conv": {"kernel": 8}}},
     "attention": {"cell": {"attention": {"window": 32}}},
 }
