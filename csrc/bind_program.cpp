@@ -259,6 +259,10 @@ int state(Program& self, const std::string& name, char type, const Axes& axes) {
     return self.state(name, type_of(type), axes);
 }
 
+int fresh(Program& self, const std::string& name, char rows, const Axes& axes, const Row& first) {
+    return self.fresh(name, rows, axes, first.data(), static_cast<int64_t>(first.size()));
+}
+
 segue::RecurrentWeights recurrent(const Table& w_x, const Row& b, const Table& w_h, const Rows& gain_x,
                                   const Rows& gain_h, float zoneout) {
     return {matrix(w_x), b.data(), matrix(w_h), row(gain_x), row(gain_h), zoneout};
@@ -322,12 +326,12 @@ void bind_program(nb::module_& m) {
         .def("mean", &segue::Program::mean, "x"_a, "ends"_a, "total"_a, "count"_a)
         .def(
             "segments",
-            [](segue::Program& self, int values, int features, int wanted, bool gaps, bool from_mean,
-               std::array<int, 5> states, std::array<std::vector<double>, 2> usual) {
-                return self.segments(values, features, wanted, gaps, from_mean,
+            [](segue::Program& self, int values, int features, int wanted, int64_t segment, int64_t anew, bool gaps,
+               bool from_mean, std::array<int, 5> states, std::array<std::vector<double>, 2> usual) {
+                return self.segments(values, features, wanted, {segment, anew, gaps, from_mean},
                                      {states[0], states[1], states[2], states[3], states[4]}, {usual[0], usual[1]});
             },
-            "values"_a, "features"_a, "wanted"_a, "gaps"_a, "from_mean"_a, "states"_a, "usual"_a)
+            "values"_a, "features"_a, "wanted"_a, "segment"_a, "anew"_a, "gaps"_a, "from_mean"_a, "states"_a, "usual"_a)
         .def("mean_of", &segue::Program::mean_of, "parts"_a)
         .def("tanh_of_sums", &segue::Program::tanh_of_sums, "per_series"_a, "per_step"_a)
         .def("rescale", &segue::Program::rescale, "past"_a, "change"_a, "horizon"_a, "shift"_a, "middle"_a);
@@ -335,6 +339,7 @@ void bind_program(nb::module_& m) {
         .def(nb::init<>())
         .def("input", &input, "name"_a, "type"_a, "rows"_a, "axes"_a)
         .def("state", &state, "name"_a, "type"_a, "axes"_a)
+        .def("fresh", &fresh, "name"_a, "rows"_a, "axes"_a, "first"_a)
         .def("affine", &affine, "x"_a, "w"_a, "b"_a.none(), "blocks"_a = 1)
         .def("elman", &elman, "x"_a, "lengths"_a, "h"_a, "w_x"_a, "b"_a, "w_h"_a, "activation"_a,
              "gain_x"_a.none(), "gain_h"_a.none(), "zoneout_h"_a)

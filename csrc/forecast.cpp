@@ -13,16 +13,16 @@ namespace {
 
 // One series of one sequence through the steps of a call.
 struct Past {
-    int64_t lookback, segment, steps;
+    int64_t lookback, known, steps;  // known: of how many of the last values there are flags
     bool from_mean;
     double relative, least;                // r and m of the equation
     std::vector<double> values, gap, age;  // [L + T]: what stood in the ring, then one per step; [T]; [T]
-    std::vector<float> seen;               // [k + T]
+    std::vector<float> seen;               // [known + T]
 
     // `x` is every `stride`-th; ring, flags, waited (the gap) and lived (the age) are as they were.
     void read(const double* x, int64_t stride, const double* ring, const float* flags, double waited, double lived) {
         values.assign(ring, ring + lookback);
-        seen.assign(flags, flags + segment);
+        seen.assign(flags, flags + known);
         gap.clear();
         age.clear();
         if (std::isinf(waited)) {
@@ -69,23 +69,54 @@ struct Past {
     }
 };
 
-// What a segment is read with.
+// What segments are read with: u, one number after the other.
 struct Segment {
+    Program::Reading how;
     int64_t features;
-    bool gaps;
 
-    // u of the step t
-    float* write(const Past& past, int64_t t, const float* feature, float* u) const {
-        const int64_t k = past.segment;
-        const double *recent = past.ring(t) + past.lookback - k - 1, a = past.level(t), s = past.spread(t);
-        const float* flag = past.flags(t);
-        for (int64_t j = 1; j <= k; ++j)
-            *u++ = static_cast<float>((recent[j] - a) / s) * (gaps ? flag[j - 1] : 1.0f);
-        *u++ = -static_cast<float>((recent[0] - a) / s);
+    int64_t inputs() const { return how.segment + (how.anew ? 1 : 2) + features + (how.gaps ? how.segment + 1 : 0); }
+
+    // That of the step t, whose state is carried.
+    float* last(const Past& past, int64_t t, const float* feature, float* u) const {
+        const int64_t k = how.segment;
+        const double a = past.level(t), s = past.spread(t);
+        u = values(past, t, 0, a, s, u);
+        *u++ = -static_cast<float>((past.ring(t)[past.lookback - k - 1] - a) / s);
+        u = beside(past, t, feature, u);
+        if (!how.gaps) return u;
+        u = std::copy_n(past.flags(t) + past.known - k, k, u);
+        return waited(past, t, u);
+    }
+
+    // Those of the look-back at the step t, the oldest first.
+    float* all(const Past& past, int64_t t, const float* feature, float* u) const {
+        const int64_t k = how.segment;
+        const double a = past.level(t), s = past.spread(t);
+        for (int64_t back = how.anew; back-- > 0;) {
+            u = values(past, t, back, a, s, u);
+            if (how.gaps) u = std::copy_n(past.flags(t) + past.known - (back + 1) * k, k, u);
+            u = beside(past, t, feature, u);
+            if (how.gaps) u = waited(past, t, u);
+        }
+        return u;
+    }
+
+   private:
+    // z of the segment so many before the last, 0 where the value is missing.
+    float* values(const Past& past, int64_t t, int64_t back, double a, double s, float* u) const {
+        const int64_t k = how.segment;
+        const double* v = past.ring(t) + past.lookback - (back + 1) * k;
+        for (int64_t j = 0; j < k; ++j) u[j] = static_cast<float>((v[j] - a) / s);
+        if (!how.gaps) return u + k;
+        const float* flag = past.flags(t) + past.known - (back + 1) * k;
+        for (int64_t j = 0; j < k; ++j) u[j] *= flag[j];
+        return u + k;
+    }
+    float* beside(const Past& past, int64_t t, const float* feature, float* u) const {
         *u++ = static_cast<float>(past.young(t));
-        u = std::copy_n(feature, features, u);
-        if (!gaps) return u;
-        u = std::copy_n(flag, k, u);
+        return std::copy_n(feature, features, u);
+    }
+    static float* waited(const Past& past, int64_t t, float* u) {
         *u++ = static_cast<float>(std::log1p(std::isinf(past.gap[t]) ? 0.0 : past.gap[t]));
         return u;
     }
@@ -93,27 +124,33 @@ struct Segment {
 
 }  // namespace
 
-// Everything of a forecast that does not depend on weights. Chain (p, c, phase) takes every k-th step of series c of
-// sequence p; the steps of one chain lie one after another.
-Program::Segmented Program::segments(int values, int features, int wanted, bool gaps, bool from_mean,
+// Everything of a forecast that does not depend on weights. Carried, chain (p, c, phase) takes every k-th step of series
+// c of sequence p; the steps of one chain lie one after another. Read anew, every wanted step of every series is a
+// sequence of n.
+Program::Segmented Program::segments(int values, int features, int wanted, const Reading& how,
                                      const ForecastStates& states, const Usual& usual) {
-    const int64_t C = last_axis(values), F = last_axis(features);
+    const int64_t C = last_axis(values), F = last_axis(features), k = how.segment, n = how.anew;
     const int ring = states_[states.ring].before, seen = states_[states.seen].before;
     const int gap = states_[states.gap].before, age = states_[states.age].before;
     const int taken = states_[states.taken].before;
     const int ring_after = changed(states.ring), seen_after = changed(states.seen);
     const int gap_after = changed(states.gap), age_after = changed(states.age);
     const int taken_after = changed(states.taken);
-    const int64_t L = last_axis(ring), k = last_axis(seen), I = k + 2 + F + (gaps ? k + 1 : 0);
-    const Segmented made{slot("segments", Type::f32, 'N', {C, I}), slot("chains", Type::i64, 'B', {C * k}),
-                         slot("places", Type::i64, 'M', {C}),      slot("scaled", Type::f32, 'M', {C, L}),
-                         slot("level", Type::f64, 'M', {C}),       slot("spread", Type::f64, 'M', {C})};
+    const Segment segment{how, F};
+    const int64_t L = last_axis(ring), flags = last_axis(seen), I = segment.inputs();
+    const Segmented made{
+        n ? slot("segments", Type::f32, 'M', {C, n, I}) : slot("segments", Type::f32, 'N', {C, I}),
+        n ? slot("chains", Type::i64, 'M', {C}) : slot("chains", Type::i64, 'B', {C * k}),
+        slot("places", Type::i64, 'M', {C}),
+        slot("scaled", Type::f32, 'M', {C, L}),
+        slot("level", Type::f64, 'M', {C}),
+        slot("spread", Type::f64, 'M', {C})};
     operations_.push_back([=](const Run& run) {
         float* u = run.f32(made.inputs);
         int64_t* chain = run.i64(made.lengths);
         const int64_t *at = run.i64(wanted), M = run.size(wanted);
         int64_t m = 0, row = 0;
-        Past past{L, k, 0, from_mean, 0.0, 0.0, {}, {}, {}, {}};
+        Past past{L, flags, 0, how.from_mean, 0.0, 0.0, {}, {}, {}, {}};
         std::vector<int64_t> place;
         for (int64_t p = 0, first = 0; p < run.count('B'); first += past.steps, ++p) {
             past.steps = run.i64(kLengths)[p];
@@ -123,12 +160,12 @@ Program::Segmented Program::segments(int values, int features, int wanted, bool 
             for (int64_t c = 0; c < C; ++c) {
                 const int64_t pc = p * C + c;
                 past.relative = usual.relative[c], past.least = usual.least[c];
-                past.read(run.f64(values) + first * C + c, C, run.f64(ring) + pc * L, run.f32(seen) + pc * k,
+                past.read(run.f64(values) + first * C + c, C, run.f64(ring) + pc * L, run.f32(seen) + pc * flags,
                           run.f64(gap)[pc], run.f64(age)[pc]);
-                for (int64_t phase = 0; phase < k; ++phase) {
+                for (int64_t phase = 0; phase < k && !n; ++phase) {
                     const int64_t before = row;
                     for (int64_t t = (phase - begun % k + k) % k; t < past.steps; t += k) {
-                        u = Segment{F, gaps}.write(past, t, run.f32(features) + (first + t) * F, u);
+                        u = segment.last(past, t, run.f32(features) + (first + t) * F, u);
                         place[t] = row++;
                     }
                     *chain++ = row - before;
@@ -136,14 +173,18 @@ Program::Segmented Program::segments(int values, int features, int wanted, bool 
                 for (int64_t w = start; w < m; ++w) {
                     const int64_t t = at[w] - first, wc = w * C + c;
                     const double a = past.level(t), s = past.spread(t);
-                    run.i64(made.place)[wc] = place[t];
+                    if (n) {
+                        segment.all(past, t, run.f32(features) + (first + t) * F, u + wc * n * I);
+                        chain[wc] = n;
+                    }
+                    run.i64(made.place)[wc] = n ? (wc + 1) * n - 1 : place[t];
                     run.f64(made.level)[wc] = std::isinf(past.gap[t]) ? std::nan("") : a;
                     run.f64(made.spread)[wc] = s;
                     std::transform(past.ring(t), past.ring(t) + L, run.f32(made.scaled) + wc * L,
                                    [=](double v) { return static_cast<float>((v - a) / s); });
                 }
                 std::copy_n(past.ring(past.steps - 1), L, run.f64(ring_after) + pc * L);
-                std::copy_n(past.flags(past.steps - 1), k, run.f32(seen_after) + pc * k);
+                std::copy_n(past.flags(past.steps - 1), flags, run.f32(seen_after) + pc * flags);
                 run.f64(gap_after)[pc] = past.steps ? past.gap.back() : run.f64(gap)[pc];
                 run.f64(age_after)[pc] = past.steps ? past.age.back() : run.f64(age)[pc];
             }

@@ -96,9 +96,24 @@ int Program::state(const std::string& name, Type type, const std::vector<int64_t
 }
 
 int Program::changed(int state) {
-    const Slot before = slots_[states_[state].before];
-    states_[state].after = slot(before.name, before.type, before.rows, before.axes);
-    return states_[state].after;
+    const Slot before = slots_[slots_of(state).before];
+    return slots_of(state).after = slot(before.name, before.type, before.rows, before.axes);
+}
+
+StateSlots& Program::slots_of(int state) {
+    return state < 0 ? fresh_[-1 - state] : states_[state];
+}
+
+int Program::fresh(const std::string& name, char rows, const std::vector<int64_t>& axes, const float* first,
+                   int64_t size) {
+    const int before = slot(name, Type::f32, rows, axes);
+    const float* from = kept(first, size);
+    operations_.push_back([=](const Run& run) {
+        float* to = run.f32(before);
+        for (int64_t at = 0; at < run.size(before); at += size) std::copy_n(from, size, to + at);
+    });
+    fresh_.push_back({before, -1});
+    return -static_cast<int>(fresh_.size());
 }
 
 void Program::output(int slot) {
@@ -153,7 +168,7 @@ Recurrent Program::recurrent(int x, int lengths, const RecurrentWeights& weights
     const int64_t G = weights.w_x.outputs, units = w_h.outputs / gates;
     Recurrent made{};
     made.x = x, made.lengths = lengths;
-    made.h = states_[h].before, made.h_last = changed(h), made.y = y;
+    made.h = slots_of(h).before, made.h_last = changed(h), made.y = y;
     made.hidden = w_h.inputs, made.width = w_h.inputs;
     made.w_h = packed(w_h, gates);  // the larger one first
     made.w_x = packed(weights.w_x, G / units), made.b = kept(weights.b, G);
@@ -187,7 +202,7 @@ int Program::elman(int x, int lengths, const RecurrentWeights& weights, Activati
 
 int Program::lstm(int x, int lengths, const RecurrentWeights& weights, const LstmWeights& more, int h, int c) {
     const int64_t G = weights.w_h.outputs, H = G / 4;
-    const int y = like(x, "lstm", weights.w_h.inputs), c_before = states_[c].before, c_after = changed(c);
+    const int y = like(x, "lstm", weights.w_h.inputs), c_before = slots_of(c).before, c_after = changed(c);
     Recurrent over = recurrent(x, lengths, weights, weights.w_h, 4, h, y);
     over.hidden = H;
     Lstm law{};
@@ -225,7 +240,7 @@ int Program::diagonal(int x, int lengths, Diagonal law, const Matrix& w_x, const
     const DiagonalParts parts = parts_of(law);
     const bool is_given = !w_x.outputs;
     const int64_t G = is_given ? last_axis(x) : w_x.outputs, H = G / parts.gates, R = parts.states * H;
-    const int y = like(x, "diagonal", R), before = states_[h].before, after = changed(h);
+    const int y = like(x, "diagonal", R), before = slots_of(h).before, after = changed(h);
     DiagonalScan scan{};
     scan.law = law, scan.hidden = H;
     scan.w_x = is_given ? Weights{0, G, nullptr, parts.gates} : packed(w_x, parts.gates);

@@ -102,6 +102,10 @@ class Program {
     // Slots of the caller. A state is read from its slot `before`; operations that change it are given its number.
     int input(const std::string& name, Type type, char rows, const std::vector<std::int64_t>& axes);
     int state(const std::string& name, Type type, const std::vector<std::int64_t>& axes);
+    // A state that begins anew in every call, its rows [axes] made of `first` [size] again and again, and that nobody
+    // is given; numbers below 0 tell it from the others.
+    int fresh(const std::string& name, char rows, const std::vector<std::int64_t>& axes, const float* first,
+              std::int64_t size);
     void output(int slot);
 
     // Operations of layers, on the last axis; each gives the slot of its result. `lengths` says which steps of x make
@@ -126,9 +130,9 @@ class Program {
 
     // Operations of a forecast; see forecast.cpp.
     struct Segmented {
-        int inputs;         // u, float32 [N, C, I], in the order of the chains
-        int lengths;        // of the chains, int64 [B, C * k]
-        int place;          // where among the chains' steps each wanted one lies, int64 [M, C]
+        int inputs;         // u, float32 [N, C, I], in the order of the chains; or [M, C, n, I], read anew
+        int lengths;        // of the chains, int64 [B, C * k]; or [M, C], all of them n
+        int place;          // where among these steps each wanted one lies, int64 [M, C]
         int scaled;         // z, float32 [M, C, L]
         int level, spread;  // a and s, float64 [M, C]; a is NaN before any value was observed
     };
@@ -139,8 +143,14 @@ class Program {
     struct Usual {
         std::vector<double> relative, least;
     };
-    // With from_mean a is the mean of the look-back instead of the last value.
-    Segmented segments(int values, int features, int wanted, bool gaps, bool from_mean, const ForecastStates& states,
+    // How a series is read.
+    struct Reading {
+        std::int64_t segment;  // k
+        std::int64_t anew;     // the n segments of the look-back at every wanted step; 0: the last one, at every step
+        bool gaps;
+        bool from_mean;        // a is the mean of the look-back instead of the last value
+    };
+    Segmented segments(int values, int features, int wanted, const Reading& how, const ForecastStates& states,
                        const Usual& usual);
     int mean_of(const std::vector<int>& parts);
     int tanh_of_sums(int per_series, int per_step);
@@ -163,6 +173,7 @@ class Program {
     int slot(const std::string& name, Type type, char rows, const std::vector<std::int64_t>& axes);
     int like(int other, const std::string& name, std::int64_t last, Type type = Type::f32);
     std::int64_t last_axis(int slot) const;
+    StateSlots& slots_of(int state);
     int changed(int state);  // the slot that an operation writes a new state to
     Weights packed(const Matrix& matrix, std::int64_t gates, std::int64_t blocks = 1);
     Recurrent recurrent(int x, int lengths, const RecurrentWeights& weights, const Matrix& w_h, std::int64_t gates,
@@ -174,7 +185,7 @@ class Program {
 
     std::vector<Slot> slots_;
     std::vector<int> inputs_, outputs_;
-    std::vector<StateSlots> states_;
+    std::vector<StateSlots> states_, fresh_;
     std::vector<std::function<void(const Run&)>> operations_;
     std::vector<Aligned<std::byte>> weights_;
     void* large_ = nullptr;  // where large pages have room

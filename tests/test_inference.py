@@ -22,7 +22,6 @@ BY_TORCH = {
     "forecast-counts-plain": "a forecast by NegativeBinomial",
     "forecast-heavy-tails-plain": "a forecast by StudentT",
     "forecast-known-ahead-after-effects": "a recurrent decoder of what is known ahead",
-    "forecast-*-window": "a look-back that is read anew at every step",
     "forecast-many-series-adaptive": "an adaptive reading of the look-back",
     "regress-every-layers": "CausalConv, which has no native form",
     "regress-every-gru-d": "Beside, which has no native form",

@@ -310,17 +310,16 @@ class Forecaster(nn.Module):
         """
         if not isinstance(self.distribution, Quantiles):
             raise NoForm(f"a forecast by {type(self.distribution).__name__}")
-        if self.memory == "window":
-            raise NoForm("a look-back that is read anew at every step")
         like = self.initial_state(1, program.last_axis(values))
         numbers: list[Any] = [
             program.state(name, leaf.shape[1:], leaf.dtype)
             for name, leaf in zip(like._fields[:5], like[:5], strict=True)
         ]
-        read, typical = (self.gaps, self.level == "mean"), self.typical.tolist()
-        past = program.segments(values, features, at, *read, numbers, typical)
-        chains = (like.ring.shape[1] * self.segment,)
-        at_chains = Place(program, past.lengths, chains)
+        is_fresh, series = self.memory == "window", like.ring.shape[1]
+        anew, chains = (self.segments, series) if is_fresh else (0, series * self.segment)
+        how = self.segment, anew, self.gaps, self.level == "mean"
+        past = program.segments(values, features, at, how, numbers, self.typical.tolist())
+        at_chains = Place(program, past.lengths, (chains,), fresh=is_fresh)
         changes, bodies = [], []
         for member in self._members():
             hidden, body = emit(member.cell, at_chains, past.inputs)
@@ -332,7 +331,7 @@ class Forecaster(nn.Module):
         moved = shift.flatten().tolist() if shift.any() else []
         forecast = program.rescale(past, change, self.horizon, moved, place)
         state: Any = ForecasterState
-        return forecast, state(*numbers, tuple(bodies))
+        return forecast, state(*numbers, () if is_fresh else tuple(bodies))
 
     def _inputs(self, past: _Past, step: Tensor, column: Tensor, features: Tensor) -> Tensor:
         """u of the equation, ``[rows, I]``, for each (step, column)."""

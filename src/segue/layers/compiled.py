@@ -184,18 +184,23 @@ class Place:
         program: the program.
         lengths: the slot of the lengths of its sequences.
         chains: axes between B and a state's own, where a sequence is several to this layer.
+        fresh: its sequences are made in every call anew, M of them, and so are its states.
     """
 
     program: Program
     lengths: Slot = Program.lengths
     chains: tuple[int, ...] = ()
+    fresh: bool = False
 
     def states(self, layer: Any, *names: str) -> State:
         """The state of a layer, with a number of the program's in place of each tensor."""
         left = iter(names)
 
         def number(leaf: Tensor) -> Any:
-            return self.program.state(next(left), [*self.chains, *leaf.shape[1:]], leaf.dtype)
+            name, axes = next(left), [*self.chains, *leaf.shape[1:]]
+            if self.fresh:
+                return self.program.fresh(name, axes, leaf[0])
+            return self.program.state(name, axes, leaf.dtype)
 
         return ops.map_state(number, layer.initial_state(1))
 

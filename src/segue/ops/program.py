@@ -51,6 +51,12 @@ class Program:
         """A tensor of the state, ``[B, *axes]``; the number of the state, counted from 0."""
         return int(self.native.state(name, _TYPES[dtype], list(axes)))
 
+    def fresh(self, name: str, axes: Sequence[int], first: Tensor) -> int:
+        """A state ``[M, *axes]`` that is the program's own and begins anew in every call, as
+        `first`, which stands as often in a row as it fits; its number, below 0.
+        """
+        return int(self.native.fresh(name, "M", list(axes), memory(first.flatten())))
+
     def output(self, slot: Slot) -> None:
         """One more array that a call gives."""
         self.native.output(slot)
@@ -174,17 +180,17 @@ class Program:
         values: Slot,
         features: Slot,
         wanted: Slot,
-        gaps: bool,
-        from_mean: bool,
+        how: tuple[int, int, bool, bool],
         states: Sequence[int],
         typical: Sequence[Sequence[float]],
     ) -> Any:
         """All of a forecast that no weights take part in; see csrc/program.h, Segmented.
 
-        With `from_mean` a is the mean of the look-back. `states` are ring, seen, gap, age and taken
-        of `segue.forecaster.ForecasterState`, `typical` are r and m of each column.
+        `how` are k, the n segments that are read anew at every wanted step (0: the last one, at
+        every step), whether there are gaps, and whether a is the mean of the look-back. `states`
+        are ring, seen, gap, age and taken of `segue.forecaster.ForecasterState`, `typical` are r
+        and m of each column.
         """
-        how = gaps, from_mean
         return self.native.segments(values, features, wanted, *how, list(states), typical)
 
     def tanh_of_sums(self, per_series: Slot, per_step: Slot) -> Slot:
