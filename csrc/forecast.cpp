@@ -136,6 +136,7 @@ Program::Segmented Program::segments(int values, int features, int wanted, const
     const int ring_after = changed(states.ring), seen_after = changed(states.seen);
     const int gap_after = changed(states.gap), age_after = changed(states.age);
     const int taken_after = changed(states.taken);
+    repeated_ = std::max(repeated_, C * std::max<int64_t>(n, 1));
     const Segment segment{how, F};
     const int64_t L = last_axis(ring), flags = last_axis(seen), I = segment.inputs();
     const Segmented made{

@@ -157,8 +157,10 @@ class Program {
     int rescale(const Segmented& past, int change, std::int64_t horizon, const std::vector<double>& shift,
                 std::int64_t middle);
 
-    // The multiply-adds of so many steps.
-    double work(std::int64_t steps) const { return static_cast<double>(steps) * static_cast<double>(products_); }
+    // About how many multiply-adds so many steps are.
+    double work(std::int64_t steps) const {
+        return static_cast<double>(steps) * static_cast<double>(products_ * repeated_);
+    }
 
     // Runs all operations. The memory of inputs, outputs and states stands in `memory` [slots]; the rest, null, is
     // found here. Lengths that are null mean one step for every sequence.
@@ -190,7 +192,8 @@ class Program {
     std::vector<Aligned<std::byte>> weights_;
     void* large_ = nullptr;  // where large pages have room
     std::size_t large_left_ = 0;
-    std::int64_t products_ = 0;  // of one step
+    std::int64_t products_ = 0;  // of one step, each of its products made once
+    std::int64_t repeated_ = 1;  // how often a step makes them: for every series, and every segment read anew
     mutable std::mutex lock_;
     mutable std::vector<Workspace> free_;
 };
