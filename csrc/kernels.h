@@ -49,7 +49,7 @@ struct Affine {
     Weights w;           // I -> O
     const float* b;      // [blocks O], or null for zeros
     float* y;            // [N, blocks O]
-    std::int64_t y_row;
+    std::int64_t y_row;  // from one row to the next
     int threads;
     std::int64_t blocks = 1, parts = 1;
 };

@@ -64,7 +64,7 @@ class Forecaster(nn.Module):
     and what is said of the values to come follows from c, a and s (`segue.tasks.distributions`);
     of quantiles it is ``a + s c``. For counts a is 0 and s is ``1 + mean |ring|``: they are scaled
     and not shifted. With ``level="mean"`` a is the mean of the last min(n, L) values instead (Kim
-    et al., 2022, RevIN), which one value out of the ordinary does not move.
+    et al., 2022, RevIN), which one value out of the ordinary hardly moves.
 
     v is not 0 in the first L steps of a series, whose own n values tell little of its scale: r is
     the usual spread of the training series in units of their level, and m the least spread of any.
