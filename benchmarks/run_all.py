@@ -57,7 +57,7 @@ ROWS = (
     Row("fsdd", "fsdd.py --seeds 3", "small convolutional nets 0.97 to 0.99 (published)"),
     Row("snips", "snips.py --seeds 3", "slot-gated BiLSTM 0.88 to 0.89 (published, another split)"),
     Row("fsdd_strings", "fsdd_strings.py --seeds 3", ""),
-    Row("harvard", "harvard.py --seeds 1", ""),
+    Row("harvard", "harvard.py --seeds 3", ""),
     Row(
         "nab",
         "nab.py --seeds 3",
@@ -69,9 +69,9 @@ ROWS = (
     Row("adding", "adding.py --seeds 3", "", 4),
     Row("multi30k", "multi30k.py --seeds 1", "", 2),
     Row("scitldr", "scitldr.py --seeds 1", "CATTS, pretrained: ROUGE-1 43.8 (published)", 2),
-    Row("mnist_rows", "mnist_rows.py --seeds 1", ""),
+    Row("mnist_rows", "mnist_rows.py --seeds 3", ""),
     Row("mnist_pixels", "mnist_pixels.py --seeds 1", ""),
-    Row("moving_digits", "moving_digits.py --seeds 1", ""),
+    Row("moving_digits", "moving_digits.py --seeds 3", ""),
     Row("video_clips", "video_clips.py --seeds 1", ""),
 )
 
