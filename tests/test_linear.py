@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -231,9 +232,7 @@ def test_the_native_law_has_the_derivatives_of_the_equation(law: Law, second: bo
 
 
 @LAWS
-def test_a_graph_kept_gives_the_same_gradients_again(
-    law: Law,
-) -> None:
+def test_a_graph_kept_gives_the_same_gradients_again(law: Law) -> None:
     cell, x, h = some(law)
     y, _ = cell.scan(x, LinearState(h))
     first = torch.autograd.grad(y.sum(), list(cell.parameters()), retain_graph=True)
@@ -242,9 +241,7 @@ def test_a_graph_kept_gives_the_same_gradients_again(
 
 
 @LAWS
-def test_the_gradients_depend_neither_on_threads_nor_on_the_batch(
-    law: Law,
-) -> None:
+def test_the_gradients_depend_neither_on_threads_nor_on_the_batch(law: Law) -> None:
     torch.manual_seed(4)
     cell, before = law(40, 130), torch.get_num_threads()
     x, lengths = torch.randn(900, 40), torch.tensor([500, 0, 400])
@@ -271,10 +268,11 @@ def test_the_blocks_of_an_rg_lru() -> None:
         *(1, 1, 2, 2, 4, 8, 16, 16, 16)
     ]
     assert RGLRU(2, 12, blocks=3).w_g.shape == (24, 4)
-    for wrong in (0, -1, 5):
-        expected = rf"RGLRU.blocks: expected a divisor of the 12 hidden units, got {wrong}"
+    wrong: list[Any] = [0, -1, 5, 2.0, True, "3"]
+    for blocks in wrong:
+        expected = rf"RGLRU.blocks: expected a divisor of the 12 hidden units, got {blocks!r}"
         with pytest.raises(SpecError, match=expected):
-            RGLRU(2, 12, blocks=wrong)
+            RGLRU(2, 12, blocks=blocks)
 
 
 def test_an_rg_lru_starts_with_long_memories() -> None:
