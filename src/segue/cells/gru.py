@@ -65,23 +65,30 @@ class GRULaw(Law):
         self, p: Tensor, state: GRUState, mask: Tensor | None = None
     ) -> tuple[Tensor, GRUState]:
         """h = (1 - z) * n + z * h."""
-        h, split = state.h, 2 * state.h.shape[1]
+        h, hidden = state.h, state.h.shape[1]
         seen = h if mask is None else mask * h
         xr, xz, xn = p.to(h.dtype).chunk(3, dim=1)
-        hr, hz = self._product(slice(0, split), seen, p.dtype).chunk(2, dim=1)
-        r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
+        gates = 2 * hidden, hidden
         if self.b_hn is None:
-            n = (xn + self._product(slice(split, None), r * seen, p.dtype)).tanh()
+            hr, hz = self._product(seen, p.dtype, gates[:1], slice(gates[0])).chunk(2, dim=1)
+            r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
+            hn = self._product(r * seen, p.dtype, gates[1:], slice(gates[0], None))
         else:
-            n = (xn + r * (self._product(slice(split, None), seen, p.dtype) + self.b_hn)).tanh()
-        h = (1 - z) * n + z * h
+            hr, hz, hn = self._product(seen, p.dtype, gates).chunk(3, dim=1)
+            r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
+            hn = r * (hn + self.b_hn)
+        h = (1 - z) * (xn + hn).tanh() + z * h
         return h.to(p.dtype), GRUState(h)
 
-    def _product(self, rows: slice, h: Tensor, dtype: torch.dtype) -> Tensor:
-        """These rows of W_hh times h, normed if so; in the dtype of h, multiplied in another."""
-        seen, w = rounded(h.to(dtype), self.half), rounded(self.w_hh[rows], self.half)
-        u = nn.functional.linear(seen, w).to(h.dtype)
-        return u if self.gain_h is None else normed(u, self.gain_h[rows])
+    def _product(
+        self, h: Tensor, dtype: torch.dtype, groups: tuple[int, ...], rows: slice | None = None
+    ) -> Tensor:
+        """W_hh h, or some rows of it, with layer norm normed in groups; multiplied in a dtype."""
+        w, gain = self.w_hh, self.gain_h
+        if rows is not None:
+            w, gain = w[rows], None if gain is None else gain[rows]
+        u = nn.functional.linear(rounded(h.to(dtype), self.half), rounded(w, self.half))
+        return normed(u.to(h.dtype), gain, groups)
 
     def given(self, shared: ops.Shared, state: GRUState, noise: Noise) -> ops.Recurrent:
         """b_hn besides."""

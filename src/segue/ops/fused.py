@@ -55,9 +55,12 @@ def in_buckets(run: Fused, x: Ragged, state: State) -> tuple[Tensor, State]:
         return _run_bucket(run, x, state)
     order = x.lengths.argsort(descending=True, stable=True)
     filled = int((x.lengths > 0).sum())
-    parts, ends = [], []
     step = STEP if x.values.device.type == "cpu" else STEP_ELSEWHERE
-    for bucket in buckets(x.lengths[order[:filled]], step):
+    cut = buckets(x.lengths[order[:filled]], step)
+    if len(cut) == 1 and filled == x.batch:
+        return _run_bucket(run, x, state)
+    parts, ends = [], []
+    for bucket in cut:
         chosen = order[bucket]
         values, end = _run_bucket(run, x.select(chosen), map_state(lambda s, r=chosen: s[r], state))
         parts.append(values)
@@ -99,7 +102,8 @@ def _run_bucket(run: Fused, x: Ragged, state: State) -> tuple[Tensor, State]:
     blank[:, inputs] = 1
     padded = blank.index_copy(0, places, torch.nn.functional.pad(x.values, (0, 1)))
     y, *rest = run(padded.reshape(steps, rows, inputs + 1), True, state)
-    outputs = x.with_values(y.reshape(steps * rows, -1)[places])
+    # The way back of indexing sorts, on a device; that of index_select adds, and each place once.
+    outputs = x.with_values(y.reshape(steps * rows, -1).index_select(0, places))
     return outputs.values, type(state)(outputs.last(), *rest)
 
 
