@@ -15,14 +15,25 @@ from numpy.typing import NDArray
 
 from segue.cells import (
     GRU,
+    GRUD,
     INITS,
     LSTM,
+    RGLRU,
+    S5,
+    CausalAttention,
+    CausalConv,
+    CfC,
+    ConvGRU,
+    ConvLSTM,
+    ConvRNN,
     Elman,
     ElmanState,
     GRUState,
     Init,
     Law,
     LSTMState,
+    MinGRU,
+    MinLSTM,
     Noise,
     chrono,
     identity,
@@ -490,3 +501,46 @@ def test_refusals(call: Callable[[], object], error: type[InputError], message: 
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message
+
+
+SIZES: list[tuple[str, Callable[[Any], object]]] = [
+    ("Elman.hidden", lambda n: Elman(3, n)),
+    ("LSTM.hidden", lambda n: LSTM(3, n)),
+    ("LSTM.projection", lambda n: LSTM(3, 4, projection=n)),
+    ("GRU.inputs", lambda n: GRU(n, 4)),
+    ("GRU.hidden", lambda n: GRU(3, n)),
+    ("MinGRU.hidden", lambda n: MinGRU(3, n)),
+    ("MinLSTM.hidden", lambda n: MinLSTM(3, n)),
+    ("RGLRU.hidden", lambda n: RGLRU(3, n)),
+    ("RGLRU.blocks", lambda n: RGLRU(3, 4, blocks=n)),
+    ("S5.hidden", lambda n: S5(3, n)),
+    ("S5.state", lambda n: S5(3, 4, state=n)),
+    ("GRUD.features", lambda n: GRUD(n, 4)),
+    ("GRUD.hidden", lambda n: GRUD(3, n)),
+    ("CfC.hidden", lambda n: CfC(3, n)),
+    ("CfC.backbone", lambda n: CfC(3, 4, backbone=n)),
+    ("CausalConv.outputs", lambda n: CausalConv(3, n)),
+    ("CausalConv.kernel", lambda n: CausalConv(3, 4, kernel=n)),
+    ("CausalConv.dilation", lambda n: CausalConv(3, 4, dilation=n)),
+    ("CausalAttention.outputs", lambda n: CausalAttention(3, n)),
+    ("CausalAttention.heads", lambda n: CausalAttention(3, 8, heads=n)),
+    ("CausalAttention.window", lambda n: CausalAttention(3, 8, window=n)),
+    ("ConvRNN.hidden", lambda n: ConvRNN(1, n, (4, 4))),
+    ("ConvLSTM.kernel", lambda n: ConvLSTM(1, 2, (4, 4), kernel=n)),
+    ("ConvGRU.size", lambda n: ConvGRU(1, 2, (4, n))),
+]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.0, "2", True], ids=repr)
+@pytest.mark.parametrize(("where", "make"), SIZES, ids=[where for where, _ in SIZES])
+def test_a_size_that_is_none_is_refused(
+    where: str, make: Callable[[Any], object], wrong: object
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        make(wrong)
+    assert str(caught.value) == f"{where}: expected a whole number above 0, got {wrong!r}; give one"
+
+
+def test_sizes_may_be_those_of_numpy() -> None:
+    y, _ = GRU(np.int64(2), np.int32(4)).step(torch.zeros(1, 2), GRUState(torch.zeros(1, 4)))
+    assert y.shape == (1, 4)

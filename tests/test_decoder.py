@@ -310,5 +310,7 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         Decoder(GRU(3, 4), Attend(4, 5), CODES, feeding=True)
     with pytest.raises(ShapeError, match="the codes of the memory's steps, got none; give them"):
         decoder(copying=True).begin(ragged([2], 5))
-    with pytest.raises(SpecError, match=r"beam_search.beam: expected at least 1, got 0"):
+    with pytest.raises(
+        SpecError, match=r"beam_search.beam: expected a whole number above 0, got 0"
+    ):
         decoder().search(ragged([2], 5), beam=0, longest=3)

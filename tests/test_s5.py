@@ -175,8 +175,6 @@ def test_a_state_never_grows_by_itself() -> None:
 
 
 def test_other_arguments_are_refused_in_one_line() -> None:
-    with pytest.raises(SpecError, match=r"^S5.state: expected at least 1, got 0; "):
-        S5(2, 3, state=0)
     with pytest.raises(SpecError, match=r"^S5.init: expected hippo \| linear, got x; "):
         S5(2, 3, init="x")
     with pytest.raises(SpecError, match=r"^S5.gate: expected true or false, got 'no'; "):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -157,7 +157,8 @@ def _beside(layer: Cell | Acausal, extra: str) -> Cell | Acausal:
 
 
 def _cell(layer: Named, inputs: int, size: tuple[int, ...]) -> Cell:
-    law, options, where = layer.cell, dict(layer.options), layer.where
+    law: Callable[..., Cell] = layer.cell
+    options, where = dict(layer.options), layer.where
     known = list(signature(law).parameters)[2:]
     if "size" in known:
         known.remove("size")

@@ -48,7 +48,7 @@ class CausalAttention(Cell):
         window: W, the steps that are seen, the present one among them.
 
     Raises:
-        SpecError: a window below 1, or outputs that the heads do not divide into even parts.
+        SpecError: a size that is none, or outputs that the heads do not divide into even parts.
 
     >>> cell = CausalAttention(3, 8, heads=2, window=4)
     >>> y, state = cell.step(torch.zeros(2, 3), cell.initial_state(2))
@@ -57,14 +57,11 @@ class CausalAttention(Cell):
     """
 
     def __init__(self, inputs: int, outputs: int, *, heads: int = 4, window: int = 64) -> None:
-        super().__init__()
-        if heads < 1 or outputs % (2 * heads):
+        super().__init__(inputs=inputs, outputs=outputs, heads=heads, window=window)
+        if outputs % (2 * heads):
             fix = "give outputs that are a multiple of twice the heads"
             got = f"{outputs} outputs and {heads} heads"
             raise SpecError("CausalAttention", "an even number of outputs per head", got, fix)
-        if window < 1:
-            fix = "give how many steps are seen"
-            raise SpecError("CausalAttention.window", "at least 1", str(window), fix)
         self.inputs, self.outputs, self.heads, self.window = inputs, outputs, heads, window
         self.w_xh = nn.Parameter(torch.empty(3 * outputs, inputs))
         self.b_h = nn.Parameter(torch.zeros(3 * outputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -36,6 +37,16 @@ class Cell(nn.Module, ABC):
     reads: ClassVar[str] = ""
     inputs: int
     outputs: int
+
+    def __init__(self, **sizes: int) -> None:
+        """Holds the sizes that a cell is made with, by the names of its arguments.
+
+        Raises:
+            SpecError: one is no whole number, or below 1.
+        """
+        super().__init__()
+        for name, size in sizes.items():
+            check_count(f"{type(self).__name__}.{name}", size)
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:
@@ -111,6 +122,16 @@ class LawCell(Cell):
 def _hold_size(where: str, x: Tensor, axis: str, rows: int, width: int, fix: str) -> None:
     if x.shape != (rows, width):
         raise ShapeError(where, f"[{axis}={rows}, {width}]", str(list(x.shape)), fix)
+
+
+def check_count(where: str, value: object) -> None:
+    """Refuses what is no whole number above 0; True, which would count as 1, is none.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < 1:
+        raise SpecError(where, "a whole number above 0", repr(value), "give one")
 
 
 def check_switch(where: str, value: object) -> None:

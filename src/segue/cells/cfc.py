@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segue import ops
-from segue.cells.cell import Cell
+from segue.cells.cell import Cell, check_count
 from segue.cells.elman import ElmanState
 from segue.errors import ShapeError
 from segue.shapes import check
@@ -32,6 +32,9 @@ class CfC(Cell):
         hidden: H.
         backbone: V; by default H.
 
+    Raises:
+        SpecError: a size that is none.
+
     >>> cell = CfC(2, 5)
     >>> y, state = cell.step(torch.zeros(1, 3), cell.initial_state(1))
     >>> y.shape
@@ -41,9 +44,10 @@ class CfC(Cell):
     reads = "elapsed"
 
     def __init__(self, features: int, hidden: int, *, backbone: int | None = None) -> None:
-        super().__init__()
+        super().__init__(features=features, hidden=hidden)
         self.features, self.inputs, self.outputs = features, 1 + features, hidden
         wide = hidden if backbone is None else backbone
+        check_count("CfC.backbone", wide)
         self.w_v = nn.Parameter(torch.empty(wide, features + hidden))
         self.b_v = nn.Parameter(torch.zeros(wide))
         self.w_vh = nn.Parameter(torch.empty(4 * hidden, wide))

@@ -43,8 +43,8 @@ class CausalConv(Cell):
         activation: f, a name of `segue.cells.elman.ACTIVATIONS`.
 
     Raises:
-        SpecError: a size below 1, a switch that is none, depthwise outputs other than the inputs,
-            or an unknown activation.
+        SpecError: a size or a switch that is none, depthwise outputs other than the inputs, or an
+            unknown activation.
 
     >>> cell = CausalConv(3, 5, kernel=4)
     >>> y, state = cell.step(torch.zeros(2, 3), cell.initial_state(2))
@@ -62,11 +62,7 @@ class CausalConv(Cell):
         depthwise: bool = False,
         activation: str = "identity",
     ) -> None:
-        super().__init__()
-        for name, value in (("kernel", kernel), ("dilation", dilation)):
-            if value < 1:
-                fix = "give a whole number above 0"
-                raise SpecError(f"CausalConv.{name}", "at least 1", str(value), fix)
+        super().__init__(inputs=inputs, outputs=outputs, kernel=kernel, dilation=dilation)
         check_switch("CausalConv.depthwise", depthwise)
         if depthwise and outputs != inputs:
             fix = "make them equal, or leave depthwise out"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segue import ops
-from segue.cells.cell import Cell
+from segue.cells.cell import Cell, check_count
 from segue.errors import ShapeError, SpecError
 from segue.ops import State
 from segue.ragged import Ragged
@@ -36,18 +36,20 @@ class ConvCell(Cell):
         gates: G.
 
     Raises:
-        SpecError: another number of extents, an extent below 1, or an even kernel.
+        SpecError: a size or an extent that is none, another number of extents, or an even kernel.
     """
 
     def __init__(
         self, inputs: int, hidden: int, size: Sequence[int], kernel: int, gates: int
     ) -> None:
-        super().__init__()
+        super().__init__(inputs=inputs, hidden=hidden, kernel=kernel)
         name = type(self).__name__
-        if len(size) not in _CONVOLUTIONS or min(size) < 1:
+        if not isinstance(size, Sequence) or len(size) not in _CONVOLUTIONS:
             fix = "give the extents of a picture, such as (32, 32)"
-            raise SpecError(f"{name}.size", "1 to 3 whole numbers above 0", str(size), fix)
-        if kernel < 1 or kernel % 2 == 0:
+            raise SpecError(f"{name}.size", "1 to 3 whole numbers above 0", repr(size), fix)
+        for extent in size:
+            check_count(f"{name}.size", extent)
+        if kernel % 2 == 0:
             fix = "give an odd number, which has a middle"
             raise SpecError(f"{name}.kernel", "an odd number above 0", str(kernel), fix)
         self.inputs, self.outputs, self.size, self.kernel = inputs, hidden, tuple(size), kernel

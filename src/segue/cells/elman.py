@@ -122,8 +122,8 @@ class Elman(LawCell):
             sums and states are float32 with either.
 
     Raises:
-        SpecError: an unknown activation, a switch that is none, or an init that has no meaning
-            here.
+        SpecError: a size that is none, an unknown activation, a switch that is none, or an init
+            that has no meaning here.
 
     >>> cell = Elman(3, 5)
     >>> y, state = cell.step(torch.zeros(2, 3), cell.initial_state(2))
@@ -142,7 +142,7 @@ class Elman(LawCell):
         learn_initial: bool = False,
         dtype: torch.dtype | str = "float32",
     ) -> None:
-        super().__init__()
+        super().__init__(inputs=inputs, hidden=hidden)
         if isinstance(activation, str) and activation not in ACTIVATIONS:
             fix = "give one of these names or a function"
             raise SpecError("Elman.activation", " | ".join(ACTIVATIONS), activation, fix)

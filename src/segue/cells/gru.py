@@ -140,7 +140,7 @@ class GRU(LawCell):
             sums and states are float32 with either.
 
     Raises:
-        SpecError: an unknown init, or a switch that is none.
+        SpecError: a size that is none, an unknown init, or a switch that is none.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class GRU(LawCell):
         learn_initial: bool = False,
         dtype: torch.dtype | str = "float32",
     ) -> None:
-        super().__init__()
+        super().__init__(inputs=inputs, hidden=hidden)
         check_switch("GRU.layer_norm", layer_norm)
         self.dtype = check_dtype("GRU.dtype", dtype)
         self.inputs, self.outputs = inputs, hidden

@@ -45,6 +45,9 @@ class GRUD(Cell):
         features: F.
         hidden: H.
 
+    Raises:
+        SpecError: a size that is none.
+
     >>> cell = GRUD(2, 5)
     >>> step = torch.tensor([[0.5, 1.0, torch.nan, 1.0, 0.0]])
     >>> y, state = cell.step(step, cell.initial_state(1))
@@ -56,7 +59,7 @@ class GRUD(Cell):
     mean: Tensor
 
     def __init__(self, features: int, hidden: int) -> None:
-        super().__init__()
+        super().__init__(features=features, hidden=hidden)
         self.features, self.inputs, self.outputs = features, 1 + 2 * features, hidden
         self.w_xh = nn.Parameter(torch.empty(3 * hidden, 2 * features))
         self.w_hh = nn.Parameter(torch.empty(3 * hidden, hidden))

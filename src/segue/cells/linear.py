@@ -42,7 +42,7 @@ class LinearCell(Cell):
     law: ClassVar[str] = ""
 
     def __init__(self, inputs: int, hidden: int, gates: int) -> None:
-        super().__init__()
+        super().__init__(inputs=inputs, hidden=hidden)
         self.inputs, self.outputs = inputs, hidden
         self.w_xh = nn.Parameter(torch.empty(gates * hidden, inputs))
         self.b_h = nn.Parameter(torch.zeros(gates * hidden))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segue import ops
-from segue.cells.cell import LawCell, check_dtype, check_switch, initial
+from segue.cells.cell import LawCell, check_count, check_dtype, check_switch, initial
 from segue.cells.init import Init, fill_chrono, fill_gates, find
 from segue.cells.law import Law, Noise, present
 from segue.cells.norm import normed, projected, rounded
@@ -143,7 +143,7 @@ class LSTM(LawCell):
             sums and states are float32 with either.
 
     Raises:
-        SpecError: an unknown init, or a switch that is none.
+        SpecError: a size that is none, an unknown init, or a switch that is none.
     """
 
     def __init__(
@@ -159,9 +159,11 @@ class LSTM(LawCell):
         learn_initial: bool = False,
         dtype: torch.dtype | str = "float32",
     ) -> None:
-        super().__init__()
+        super().__init__(inputs=inputs, hidden=hidden)
         check_switch("LSTM.peepholes", peepholes)
         check_switch("LSTM.layer_norm", layer_norm)
+        if projection is not None:
+            check_count("LSTM.projection", projection)
         self.dtype = check_dtype("LSTM.dtype", dtype)
         outputs = hidden if projection is None else projection
         self.inputs, self.outputs, self.hidden = inputs, outputs, hidden

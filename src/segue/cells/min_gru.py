@@ -23,6 +23,9 @@ class MinGRU(LinearCell):
         inputs: I.
         hidden: H.
 
+    Raises:
+        SpecError: a size that is none.
+
     >>> cell = MinGRU(3, 5)
     >>> y, state = cell.step(torch.zeros(2, 3), cell.initial_state(2))
     >>> y.shape

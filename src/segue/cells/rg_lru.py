@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from segue.cells.cell import check_count
 from segue.cells.linear import LinearCell
 from segue.errors import SpecError
 
@@ -39,7 +40,7 @@ class RGLRU(LinearCell):
             16, 8, 4, 2 and 1 that cut H into equal blocks of at least 16 units.
 
     Raises:
-        SpecError: the blocks do not divide H, or are no whole number.
+        SpecError: a size that is none, or blocks that do not divide H.
 
     >>> cell = RGLRU(3, 5)
     >>> y, state = cell.step(torch.zeros(2, 3), cell.initial_state(2))
@@ -52,9 +53,8 @@ class RGLRU(LinearCell):
     def __init__(self, inputs: int, hidden: int, *, blocks: int | None = None) -> None:
         super().__init__(inputs, hidden, gates=1)
         self.blocks = _usual(hidden) if blocks is None else blocks
-        # True counts as 1, and 2.0 divides 4 as well.
-        is_count = type(self.blocks) is int and self.blocks >= 1
-        if not is_count or hidden % self.blocks:
+        check_count("RGLRU.blocks", self.blocks)
+        if hidden % self.blocks:
             expected, fix = f"a divisor of the {hidden} hidden units", "1 is always one"
             raise SpecError("RGLRU.blocks", expected, repr(blocks), fix)
         self.w_g = nn.Parameter(torch.empty(2 * hidden, hidden // self.blocks))

@@ -53,7 +53,7 @@ class S5(Cell):
         gate: whether the output is gated.
 
     Raises:
-        SpecError: a state below 1, an unknown init, or a switch that is none.
+        SpecError: a size that is none, an unknown init, or a switch that is none.
 
     >>> cell = S5(3, 5, state=4)
     >>> y, state = cell.step(torch.zeros(2, 3), cell.initial_state(2))
@@ -70,10 +70,8 @@ class S5(Cell):
         init: str = "hippo",
         gate: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(inputs=inputs, hidden=hidden, state=state)
         check_switch("S5.gate", gate)
-        if state < 1:
-            raise SpecError("S5.state", "at least 1", str(state), "give the complex numbers")
         if init not in _STARTS:
             raise SpecError("S5.init", " | ".join(_STARTS), init, "give one of these names")
         self.inputs, self.outputs, self.state = inputs, hidden, state

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from segue.errors import SpecError
+from segue.cells.cell import check_count
 from segue.ops import State, leaves, map_state
 
 Advance: TypeAlias = Callable[[Tensor, State, Tensor], tuple[Tensor, State]]
@@ -49,11 +49,10 @@ def beam_search(
         the codes of each without the end, int64 ``[T]``.
 
     Raises:
-        SpecError: a beam or a longest below 1.
+        SpecError: a beam or a longest that is no whole number above 0.
     """
     for name, value in (("beam", beam), ("longest", longest)):
-        if value < 1:
-            raise SpecError(f"beam_search.{name}", "at least 1", str(value), "give more")
+        check_count(f"beam_search.{name}", value)
     device = next((leaf.device for leaf in leaves(state)), torch.device("cpu"))
     alive = torch.arange(batch, device=device)
     found: list[Tensor] = [alive.new_empty(0)] * batch
