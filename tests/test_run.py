@@ -164,6 +164,14 @@ def test_settings_go_over_the_declaration_and_are_checked_as_if_written_there() 
     assert "training.epochs" in refused(segue.fit, spec, data, training={"epochs": 0})
 
 
+def test_a_declaration_is_known_by_its_inputs_too_and_comes_first() -> None:
+    data = {"x": X[:, :, 0], "y": FLOATS[:, 0, 0]}
+    lacking = {key: section for key, section in SPEC.items() if key != "outputs"}
+    assert "declaration: outputs" in refused(segue.fit, lacking, data)
+    expected = "fit: expected the declaration, then the data, got them the other way; swap them"
+    assert refused(segue.fit, data, SPEC) == expected
+
+
 def test_nothing_is_left_open_after_training() -> None:
     run = segue.fit(SPEC, {"x": X[:, :, 0], "y": FLOATS[:, 0, 0]}, training={"epochs": 1})
     model, training = run.declaration.model, run.declaration.training

@@ -143,6 +143,8 @@ def fit(
     elif data is None:
         table = read(spec)
         declaration = look(table).declaration
+    elif _is_spec(data):
+        raise DataError("fit", "the declaration, then the data", "them the other way", "swap them")
     else:
         table, declaration = of_arrays(spec, data)
     return _last(records(with_settings(declaration, model, training, split), table))
@@ -330,6 +332,6 @@ def _is_spec(spec: Any) -> bool:
     """A declaration or where one is written, and not data."""
     if isinstance(spec, str | os.PathLike):
         return Path(spec).suffix in (".yaml", ".yml")
-    return isinstance(spec, Declaration) or (
-        isinstance(spec, Mapping) and isinstance(spec.get("outputs"), Mapping)
-    )
+    if isinstance(spec, Mapping):
+        return any(isinstance(spec.get(section), Mapping) for section in ("inputs", "outputs"))
+    return isinstance(spec, Declaration)
