@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The kernels first: theirs are the longest tests, and others can run beside them."""
+    items.sort(key=lambda item: item.path.name != "test_kernels.py")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets.
