@@ -56,7 +56,8 @@ BY_LAW: dict[str, Any] = {
     },
     "training": {"epochs": 100},
 }
-"""One network each, its state carried: a step costs one step of the law, so that all can be tried.
+"""One network each, its state carried: a step costs one step of the law, so that all can be tried
+that a forecast takes: those that read the time passed, or pictures, it does not.
 """
 LAWS: dict[str, dict[str, Any]] = {
     "elman": {"cell": "elman"},
@@ -66,6 +67,7 @@ LAWS: dict[str, dict[str, Any]] = {
     "min_lstm": {"cell": "min_lstm"},
     "rg_lru": {"cell": "rg_lru"},
     "rg_lru, window": {"cell": "rg_lru", "memory": "window"},
+    "s5": {"cell": {"s5": {"gate": True}}},
     "conv": {"cell": {"conv": {"kernel": 8}}},
     "attention": {"cell": {"attention": {"window": 32}}},
 }
