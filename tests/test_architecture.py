@@ -52,7 +52,7 @@ ORDER = (
     {"inference"},
     {"trained"},
     {"conformal"},
-    {"defaults", "checkpoint"},
+    {"defaults", "checkpoint", "torch_defaults"},
     {"records", "language"},
     {"train", "stream", "evaluate", "predict", "infer"},
     {"report"},

@@ -6,6 +6,9 @@ test_cuda.py has the numbers.
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from catalogue import ROWS, Row, cells
@@ -13,6 +16,7 @@ from catalogue import ROWS, Row, cells
 from segue.layers import unroll
 from segue.ops import leaves
 from segue.ragged import Ragged
+from segue.torch_defaults import with_torch_defaults
 
 LENGTHS = {"ragged": [7, 0, 12, 1, 5], "equal": [6, 6, 6]}
 INPUTS, HIDDEN = 19, 40
@@ -79,3 +83,29 @@ def test_a_default_device_changes_no_step_and_no_reset(row: Row) -> None:
         other = found()
     for one, another in zip(expected, other, strict=True):
         torch.testing.assert_close(another, one, rtol=0, atol=0)
+
+
+def test_the_defaults_are_the_users_again_when_the_last_has_left() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    @with_torch_defaults
+    def stay() -> torch.dtype:
+        inside.set()
+        leave.wait(10)
+        return torch.empty(0).dtype
+
+    @with_torch_defaults
+    def fail() -> None:
+        raise KeyError(torch.empty(0).dtype)
+
+    torch.set_default_dtype(torch.float64)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(stay)
+        inside.wait(10)
+        with pytest.raises(KeyError, match="float32"):
+            fail()
+        leave.set()
+        assert first.result() == torch.float32
+    found = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    assert found == torch.float64

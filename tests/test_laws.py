@@ -341,6 +341,35 @@ def test_the_same_seed_gives_the_same_bits(row: Row) -> None:
     assert [e.train_loss for e in again.history] == [e.train_loss for e in row.run.history]
 
 
+@pytest.fixture
+def other_dtype() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@by_name(ROWS)
+def test_the_defaults_of_torch_change_nothing(
+    row: Row, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    name, stop = longest_past(row) if row.forecasts else (next(iter(row.sequences)), 5)
+    data, ahead = row.cut(name, stop), row.ahead(name, stop) if row.forecasts else None
+    expected, weights = row.run.predict(data, ahead), row.run.trained.network.state_dict()
+    records, stepped = row.records(name), row.stepped[name] if row.causal else []
+    request.getfixturevalue("other_dtype")
+    with torch.device("meta"):
+        again = segue.fit(row.spec, row.frame)
+        again.save(tmp_path / "run")
+        loaded = segue.load(tmp_path / "run")
+        told = loaded.predict(data, ahead)
+        made = loaded.session().chunk(records) if row.causal else []
+        assert (torch.empty(0).device.type, torch.empty(0).dtype) == ("meta", torch.float64)
+    for weight, value in again.trained.network.state_dict().items():
+        assert value.dtype == weights[weight].dtype and torch.equal(value, weights[weight])
+    assert told.equals(expected)
+    row.hold(made, stepped)
+
+
 @by_name(ROWS)
 def test_another_seed_gives_other_bits(row: Row) -> None:
     other = segue.fit(row.spec, row.frame, training={"seed": 1, "epochs": 1})

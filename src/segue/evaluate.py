@@ -15,6 +15,7 @@ from segue.data.split import split
 from segue.errors import DataError
 from segue.sequences import Part, Sequences
 from segue.tasks import Metrics, Task
+from segue.torch_defaults import with_torch_defaults
 from segue.trained import Trained
 
 
@@ -86,6 +87,7 @@ class Evaluation:
         return pl.DataFrame(rows, infer_schema_length=None)
 
 
+@with_torch_defaults
 def evaluate(trained: Trained, table: Table, fingerprint: str, until: float | None) -> Evaluation:
     """Score `trained` on `table`.
 

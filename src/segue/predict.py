@@ -15,9 +15,11 @@ from segue.errors import DataError
 from segue.fields.number import numbers
 from segue.fields.timestamp import seconds
 from segue.sequences import Part, Sequences, rows_of, spans
+from segue.torch_defaults import with_torch_defaults
 from segue.trained import Trained
 
 
+@with_torch_defaults
 def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
     """Predictions in the user's terms.
 
@@ -39,6 +41,7 @@ def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
     return predicted(trained, source, ahead)[0]
 
 
+@with_torch_defaults
 def predicted(
     trained: Trained, source: Any, ahead: Any = None
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -21,6 +21,7 @@ from segue.infer import Look, look
 from segue.predict import predict, predicted
 from segue.schema import Declaration
 from segue.stream import Session, Sessions
+from segue.torch_defaults import with_torch_defaults
 from segue.train import Epoch, Record, Started, Update
 from segue.train import fit as train
 from segue.trained import Trained, read_options
@@ -85,6 +86,7 @@ class Run:
         """
         return Sessions(self.trained)
 
+    @with_torch_defaults
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a run folder with its report; see `segue.checkpoint`.
 
@@ -107,6 +109,7 @@ class Run:
         )
 
 
+@with_torch_defaults
 def fit(
     spec: Any,
     data: Any = None,
@@ -201,6 +204,7 @@ def _last(training: Generator[Record, None, Run]) -> Run:
             return run
 
 
+@with_torch_defaults
 def load(folder: str | os.PathLike[str]) -> Run:
     """Read a run folder back; its predictions are the same bits.
 

@@ -23,6 +23,7 @@ from segue.errors import CausalError, DataError, RunError
 from segue.inference import Leaves, ready
 from segue.model import NetworkState
 from segue.records import Key, Prediction, Reader, Record, place_of
+from segue.torch_defaults import with_torch_defaults
 from segue.trained import Trained
 
 Index: TypeAlias = slice | NDArray[np.int64]
@@ -45,6 +46,7 @@ class Sessions:
         CausalError: the model reads the future.
     """
 
+    @with_torch_defaults
     def __init__(self, trained: Trained) -> None:
         if not trained.network.causal:
             raise CausalError(trained.network.reason)
@@ -70,6 +72,7 @@ class Sessions:
         made = self.chunks({key: [record] for key, record in records.items()})
         return {key: several[0] for key, several in made.items()}
 
+    @with_torch_defaults
     def chunks(self, records: Mapping[Key, list[Record]]) -> dict[Key, list[Prediction]]:
         """Some records for each of some keys, as if stepped one by one, in one go.
 
@@ -99,6 +102,7 @@ class Sessions:
         self._write(index, after)
         return predictions
 
+    @with_torch_defaults
     def drop(self, key: Key) -> None:
         """Forget a sequence; a later record of this key starts anew.
 
@@ -116,6 +120,7 @@ class Sessions:
         self._write(_index([row]), [leaf[[last]] for leaf in self._leaves])
         self._write(_index([last]), self._network.first)
 
+    @with_torch_defaults
     def fork(self) -> Sessions:
         """A copy that goes on from here on its own."""
         other = Sessions(self.trained)
@@ -124,6 +129,7 @@ class Sessions:
         other._state = ops.map_state(torch.clone, self._state)
         return other
 
+    @with_torch_defaults
     def snapshot(self) -> bytes:
         """All that the sessions remember, as safetensors.
 
@@ -143,6 +149,7 @@ class Sessions:
         sealed = json.dumps({"about": text, "sha256": _seal(text, leaves)})
         return safetensors.torch.save(leaves, {"segue": sealed})
 
+    @with_torch_defaults
     def restore(self, snapshot: bytes) -> None:
         """Go back to a snapshot of the same model.
 
