@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 import polars as pl
 
 import segue
+from segue.errors import TrainingError
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "laws.jsonl"
@@ -228,7 +230,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="rewrite the tables of docs/laws.md")
     said = parser.parse_args()
     for law in said.only if said.problem else ():
-        found = json.dumps(once(said.problem, law, said.seed))
+        try:
+            found = json.dumps(once(said.problem, law, said.seed))
+        except TrainingError as error:
+            print(f"{law}: {error}", file=sys.stderr, flush=True)
+            continue
         print(found, flush=True)
         if said.save:
             with RESULTS.open("a") as file:
