@@ -19,7 +19,10 @@ from segue.layers import Bidirectional, Compiled, Residual, Stack, TimeDistribut
 from segue.layers.compiled import obstacle
 from segue.ragged import Ragged
 
-pytestmark = pytest.mark.skipif(not ops.native_name(), reason="the native module is not built")
+pytestmark = [
+    pytest.mark.skipif(not ops.native_name(), reason="the native module is not built"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 LENGTHS = [7, 0, 12, 1, 5, 12, 0, 2, 9]
 CUSTOM = "elman-custom"
@@ -28,14 +31,6 @@ ROWS = [row for row in cells() if row.name != CUSTOM and TORCH not in row.tags]
 
 def by_name(rows: list[Row]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", rows, ids=[row.name for row in rows])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def drawn(rows: int, width: int, seed: int = 7) -> Tensor:

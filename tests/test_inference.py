@@ -16,7 +16,10 @@ from segue.data.store import Pieces
 from segue.inference import Arrays, ByTorch, Inference, Native, obstacle, ready
 from segue.records import Reader
 
-pytestmark = pytest.mark.skipif(not ops.native_name(), reason="the native module is not built")
+pytestmark = [
+    pytest.mark.skipif(not ops.native_name(), reason="the native module is not built"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 BY_TORCH = {
     "forecast-counts-plain": "a forecast by NegativeBinomial",
@@ -52,14 +55,6 @@ TOLERANCE = 1e-5
 
 def by_name(rows: list[Row]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", rows, ids=[row.name for row in rows])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def batch_of(row: Row, every: int) -> Arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -27,15 +27,10 @@ UNSORTED = [3, 5, 1, 4]
 SORTED = [5, 4, 3, 1]
 
 # torch says once that oneDNN has no projections.
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:LSTM with projections"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -23,12 +23,7 @@ X = RNG.normal(size=(B, T, I))
 QUICK: dict[str, Any] = {"model": {"hidden": 4}, "training": {"epochs": 1}}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def refused(call: Callable[..., Any], *arguments: Any, **options: Any) -> str:

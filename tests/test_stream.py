@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from catalogue_models import HORIZON, Row, hold_equal, row_named
 
 import segue
 from segue.errors import DataError, RunError
 from segue.run import Run
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def refused(call: Any, *arguments: Any, error: type[Exception] = DataError) -> str:

@@ -40,12 +40,7 @@ SCHEDULES = ("constant", "step", "cosine", "one_cycle", "plateau")
 LENGTHS = [5, 12, 1, 8, 12, 3]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Generator[None, None, None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def problem(

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,12 +26,7 @@ CHECKPOINTS: list[Checkpoint] = ["sqrt", 1, 3, 100]
 segments_of = pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gradients(y: Tensor, final: State, inputs: list[Tensor]) -> tuple[Tensor | None, ...]:
