@@ -70,7 +70,7 @@ ROWS = (
     Row("multi30k", "multi30k.py --seeds 1", "", 2),
     Row("scitldr", "scitldr.py --seeds 1", "CATTS, pretrained: ROUGE-1 43.8 (published)", 2),
     Row("mnist_rows", "mnist_rows.py --seeds 3", ""),
-    Row("mnist_pixels", "mnist_pixels.py --seeds 1", ""),
+    Row("mnist_pixels", "mnist_pixels.py --seeds 3", ""),
     Row("moving_digits", "moving_digits.py --seeds 3", ""),
     Row("video_clips", "video_clips.py --seeds 1", ""),
 )
