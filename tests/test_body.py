@@ -95,6 +95,11 @@ def test_gaps_that_differ_by_row_change_each_row_alone() -> None:
     assert np.array_equal((gradient(cell, x) != gradient(cell, other)).any(2).any(1), [0, 1, 0])
 
 
+def test_inputs_without_features_are_refused() -> None:
+    with pytest.raises(SpecError, match="^inputs: expected elements in some training row, got no"):
+        body(0, Model(hidden=8))
+
+
 def test_layers_that_cannot_be_are_refused() -> None:
     assert message(layers=("gru", "gru_d")) == (
         "model.layers.1: expected gru_d as the first layer, got a later one; "

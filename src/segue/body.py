@@ -78,8 +78,11 @@ def body(features: int, spec: Model, size: tuple[int, ...] = ()) -> Cell | Acaus
         size: the extents of maps; () for vectors.
 
     Raises:
-        SpecError: an unknown cell or option, or options that do not go together.
+        SpecError: an unknown cell or option, options that do not go together, or no features.
     """
+    if not features:
+        fix = "declare a column that has some"
+        raise SpecError("inputs", "elements in some training row", "none in any", fix)
     if spec.bidirectional and spec.residual:
         fix = "leave out one of the two"
         raise SpecError("model.residual", "false with bidirectional: true", "true", fix)
