@@ -240,6 +240,10 @@ COLUMNS: list[tuple[dict[str, Any], str]] = [
         "declare each column on its own",
     ),
     (
+        {**spec({"x0": NUMBER}, {"t": REGRESS}), "data": {"rows": "steps", "time": "t"}},
+        "outputs.t: expected neither data.key nor data.time, got the time; predict another column",
+    ),
+    (
         spec({"x0": NUMBER}, {"y*": {"task": "classify"}}),
         "outputs.y*.task: expected one column for task classify, got y0, y1; "
         "declare each column on its own, or labels: many",

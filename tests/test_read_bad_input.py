@@ -73,6 +73,12 @@ BAD_FILES: list[tuple[str, str | bytes, str]] = [
         "a,b\n1,Zürich\n".encode("latin-1"),
         f"t.csv: expected UTF-8 text, got byte 0xfc at offset 7; {ENCODING}",
     ),
+    (
+        "t.csv",
+        "a,b".encode("utf-16"),
+        "t.csv: expected UTF-8 text, got byte 0xff at offset 0; "
+        "save the file as UTF-8, or name its encoding (utf-16, by its first bytes)",
+    ),
     ("t.txt", b"ab\xff", f"t.txt: expected UTF-8 text, got byte 0xff at offset 2; {ENCODING}"),
     (
         "t.csv",

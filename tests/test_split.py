@@ -13,7 +13,7 @@ from catalogue_kinds import sequences
 from segue.data.order import permutation
 from segue.data.read import read
 from segue.data.split import PARTS, inferred, refuse_short, split, with_split
-from segue.errors import DataError
+from segue.errors import DataError, SpecError
 from segue.run import declare
 from segue.schema import Split
 from segue.sequences import Part, Sequences, spans
@@ -223,4 +223,22 @@ def test_a_held_out_part_shorter_than_the_horizon_is_an_error() -> None:
     }
     assert with_split(declare(spec), of(100), [task]).data.split == Split(
         by="time", valid=24, test=24
+    )
+
+
+def test_what_belongs_to_a_whole_sequence_is_never_cut() -> None:
+    kind = TASKS["transcribe"]
+    task = kind("y", ("y",), kind.Spec.model_validate({"task": "transcribe"}))
+    spec: dict[str, Any] = {
+        "data": {"rows": "steps"},
+        "inputs": {"x": {"kind": "number"}},
+        "outputs": {"y": {"task": "transcribe"}},
+    }
+    assert with_split(declare(spec), of(100), [task]).data.split.by == "random"
+    spec["data"]["split"] = {"by": "time"}
+    with pytest.raises(SpecError) as caught:
+        with_split(declare(spec), of(100), [task])
+    assert str(caught.value) == (
+        "data.split.by: expected key, random, given or none with task transcribe, got time; "
+        "leave it out: a sequence and its target are never cut"
     )

@@ -63,6 +63,13 @@ def test_the_loss_is_that_of_all_paths_together(text: str) -> None:
     assert float(loss) == pytest.approx(-np.log(total) / len(text))
 
 
+def test_sequences_without_a_transcript_have_no_loss() -> None:
+    task = task_of(["ab", "a"], [5, 5], on_error="skip")
+    labels = task.encode(known(["", ""], [5, 2]))
+    losses = task.losses(output_of(task, 7), Whole(labels, torch.tensor([5, 2])))
+    assert losses.shape == (0,)
+
+
 def test_the_loss_of_a_sequence_does_not_depend_on_the_others() -> None:
     task = task_of(["ab", "aab"], [4, 9])
     labels = task.encode(known(["ab", "aab"], [4, 9]))

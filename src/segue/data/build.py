@@ -89,12 +89,17 @@ def tasks_of(declaration: Declaration, columns: Iterable[str], origin: str) -> d
     A pattern leaves out the columns that are declared on their own, the key and the time.
 
     Raises:
-        SpecError: a column that is not there, or a forecast beside other tasks or another horizon.
+        SpecError: a column that is not there, the key or the time, or a forecast beside other tasks
+            or another horizon.
     """
     known = list(columns)
     tasks: dict[str, Task] = {}
     for name, spec in declaration.outputs.items():
         task = TASKS[spec.task]
+        if name in (declaration.data.key, declaration.data.time):
+            got = "the key" if name == declaration.data.key else "the time"
+            expected = "neither data.key nor data.time"
+            raise SpecError(f"outputs.{name}", expected, got, "predict another column")
         own = _own(name, known, "outputs", declaration.outputs, _frame_of(declaration), origin)
         _refuse_many(task.several, own, f"outputs.{name}.task", f"one column for task {spec.task}")
         tasks[name] = task(name, own, spec)

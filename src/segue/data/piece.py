@@ -73,7 +73,10 @@ def decode(data: bytes, name: str, encoding: str) -> str:
         return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         got = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-        fix = "save the file as UTF-8, or name its encoding (e.g. latin-1)"
+        # Spreadsheets write UTF-16, and begin it with a mark.
+        is_marked = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        known = "utf-16, by its first bytes" if is_marked else "e.g. latin-1"
+        fix = f"save the file as UTF-8, or name its encoding ({known})"
         raise DataError(name, f"{encoding.upper()} text", got, fix) from None
     except LookupError:
         fix = "use a name that Python knows, e.g. utf-8 or latin-1"

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from segue.data.order import permutation
-from segue.errors import DataError
+from segue.errors import DataError, SpecError
 from segue.schema import Declaration, Split
 from segue.sequences import Part, Sequences
 from segue.tasks import Task
@@ -26,14 +26,24 @@ LONG = 100_000
 def with_split(
     declaration: Declaration, sequences: Sequences, tasks: Iterable[Task]
 ) -> Declaration:
-    """The declaration with its split inferred where it was left open; see `inferred`."""
+    """The declaration with its split inferred where it was left open; see `inferred`.
+
+    Raises:
+        SpecError: a split that cuts sequences whose targets belong to the whole of them.
+    """
+    tasks = list(tasks)
+    uncut = next((task.name for task in tasks if task.whole), None)
+    if uncut is not None and declaration.data.split.by == "time":
+        expected = f"key, random, given or none with task {declaration.outputs[uncut].task}"
+        fix = "leave it out: a sequence and its target are never cut"
+        raise SpecError("data.split.by", expected, "time", fix)
     horizon = max(getattr(task, "horizon", 0) for task in tasks)
-    how = inferred(declaration.data.split, sequences, horizon)
+    how = inferred(declaration.data.split, sequences, horizon, cuts=uncut is None)
     data = declaration.data.model_copy(update={"split": how})
     return declaration.model_copy(update={"data": data})
 
 
-def inferred(how: Split, sequences: Sequences, horizon: int) -> Split:
+def inferred(how: Split, sequences: Sequences, horizon: int, *, cuts: bool = True) -> Split:
     """`how` with what it leaves open: by default the last steps of a forecast and of a single
     sequence are held out, otherwise sequences at random.
 
@@ -42,8 +52,9 @@ def inferred(how: Split, sequences: Sequences, horizon: int) -> Split:
 
     Args:
         horizon: S of a forecast; 0 for other tasks.
+        cuts: whether sequences may be cut.
     """
-    by = how.by or ("time" if horizon or sequences.count == 1 else "random")
+    by = how.by or ("time" if horizon or (cuts and sequences.count == 1) else "random")
     if by in ("given", "none"):
         return how.model_copy(update={"by": by})
     valid: float = 0.15

@@ -124,6 +124,8 @@ class Transcribe(Task):
     def losses(self, output: Tensor, target: Whole) -> Tensor:
         labels, steps = target.labels, target.steps
         scored = labels.lengths > 0
+        if not scored.any():
+            return output.new_zeros(0)
         logits = Ragged(output[:, : self._blank + 1], steps).select(torch.where(scored)[0])
         losses = nn.functional.ctc_loss(
             logits.to_padded().log_softmax(2).transpose(0, 1),
