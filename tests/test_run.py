@@ -140,6 +140,23 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     assert refused(segue.fit, X[0, 0], FLOATS[:I, 0, 0]).startswith("frame: column 'x'")
 
 
+def test_texts_and_lists_of_words_are_read_as_such() -> None:
+    words = [["good", "day"], ["bad", "rain"], ["good", "rain"], ["bad", "day"]] * 8
+    labels = [one[0] for one in words]
+    for x in ([" ".join(one) for one in words], words):
+        run = segue.fit(x, labels, training={"epochs": 30})
+        assert run.declaration.inputs["x"].kind == "text"
+        assert run.predict(x[:4])["y"].to_list() == labels[:4]
+    tags = [["adjective", "noun"]] * len(words)
+    told = segue.fit(words, tags, training={"epochs": 10}).predict([["good", "zebra"]])
+    assert told["y"].to_list() == ["adjective", "noun"]
+
+
+def test_targets_without_a_column_are_refused() -> None:
+    expected = "y: expected at least one target per sequence, got shape [2, 0]; give some"
+    assert refused(segue.fit, X[:2], np.zeros((2, 0))) == expected
+
+
 # Declarations and settings ------------------------------------------------------------------------
 
 SPEC = {

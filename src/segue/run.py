@@ -122,7 +122,8 @@ def fit(
 
     Args:
         spec: a declaration (a YAML file, a dict, a `Declaration`), or data to infer one from, or,
-            with plain arrays, the inputs x: ``[B, T, I]``, ``[B, T]``, or a list of ``[T_i, I]``.
+            with plain arrays, the inputs x: ``[B, T, I]``, ``[B, T]``, a list of ``[T_i, I]``, or a
+            list of texts, which are read by character, or of lists of words.
         data: anything that `segue.data.read.read` takes; with plain arrays the targets y: ``[B]``
             or ``[B, O]`` for answers per sequence, ``[B, T]``, ``[B, T, O]`` or a list of ``[T_i]``
             or ``[T_i, O]`` for answers per step. Two axes mean ``[B, T]`` where x has T steps.
@@ -288,11 +289,13 @@ def of_arrays(x: Any, y: Any) -> tuple[Table, Declaration]:
         at = "every" if isinstance(targets.dtypes[0], pl.List) else "end"
         name = "y*" if targets.width > 1 and _are_numbered(targets, "y") else None
         outputs = {each: {"task": "regress", "at": at} for each in ([name] if name else outputs)}
-    names = ["x*"] if inputs.width > 1 and _are_numbered(inputs, "x") else inputs.columns
+    kinds = {name: _kind_of(dtype) for name, dtype in inputs.schema.items()}
+    if inputs.width > 1 and _are_numbered(inputs, "x") and set(kinds.values()) == {"number"}:
+        kinds = {"x*": "number"}
     declaration = declare(
         {
             "data": {"rows": "examples", "split": {"by": "none"}},
-            "inputs": {name: {"kind": "number"} for name in names},
+            "inputs": {name: {"kind": kind} for name, kind in kinds.items()},
             "outputs": outputs,
         }
     )
@@ -300,9 +303,18 @@ def of_arrays(x: Any, y: Any) -> tuple[Table, Declaration]:
 
 
 def _targets(y: Any, inputs: pl.DataFrame) -> pl.DataFrame:
-    """The targets as columns ``y``, or ``y0``, ``y1`` and so on."""
+    """The targets as columns ``y``, or ``y0``, ``y1`` and so on.
+
+    Raises:
+        DataError: there is none.
+    """
     if getattr(y, "ndim", 0) == 2 and not hasattr(y, "columns"):
-        lengths = inputs.to_series(0).list.len().unique().to_list()
+        if not y.shape[1]:
+            got = f"shape {list(y.shape)}"
+            raise DataError("y", "at least one target per sequence", got, "give some")
+        first = inputs.to_series(0)
+        has_steps = isinstance(first.dtype, pl.List)
+        lengths = first.list.len().unique().to_list() if has_steps else []
         if lengths != [y.shape[1]] or y.shape[1] == 1:
             # [B, O], a column per output; otherwise [B, T], which is one column of lists.
             names = [f"y{index}" for index in range(y.shape[1])] if y.shape[1] > 1 else ["y"]
@@ -322,6 +334,10 @@ def _frame(values: Any) -> pl.DataFrame:
 def _are_numbered(frame: pl.DataFrame, letter: str) -> bool:
     """Whether the columns are called x, or x0, x1 and so on."""
     return all(re.fullmatch(rf"{letter}\d*", name) for name in frame.columns)
+
+
+def _kind_of(dtype: pl.DataType) -> str:
+    return "text" if dtype in (pl.String, pl.List(pl.String)) else "number"
 
 
 def _task_of(dtype: pl.DataType) -> str:
