@@ -17,13 +17,12 @@ from segue.errors import DataError, SpecError
 from segue.run import declare, of_arrays, records
 from segue.train import Epoch, Started, Update
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 B, T, I = 6, 5, 3  # noqa: E741
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(B, T, I))
 QUICK: dict[str, Any] = {"model": {"hidden": 4}, "training": {"epochs": 1}}
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def refused(call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
@@ -150,6 +149,11 @@ def test_texts_and_lists_of_words_are_read_as_such() -> None:
     tags = [["adjective", "noun"]] * len(words)
     told = segue.fit(words, tags, training={"epochs": 10}).predict([["good", "zebra"]])
     assert told["y"].to_list() == ["adjective", "noun"]
+
+
+def test_paths_are_those_of_what_lies_there() -> None:
+    for names, kind in ((["a.wav", "b.FLAC"], "audio"), (["a.png"] * 2, "image")):
+        assert of_arrays(names, [0, 1])[1].inputs["x"].kind == kind
 
 
 def test_targets_without_a_column_are_refused() -> None:

@@ -36,11 +36,10 @@ from segue.train import (
 )
 from segue.trained import Trained
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SCHEDULES = ("constant", "step", "cosine", "one_cycle", "plateau")
 LENGTHS = [5, 12, 1, 8, 12, 3]
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def problem(

@@ -22,11 +22,10 @@ from segue.layers.segments import Checkpoint, segment_steps
 from segue.ops import State, leaves, map_state
 from segue.ragged import Ragged
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CHECKPOINTS: list[Checkpoint] = ["sqrt", 1, 3, 100]
 segments_of = pytest.mark.parametrize("checkpoint", CHECKPOINTS)
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gradients(y: Tensor, final: State, inputs: list[Tensor]) -> tuple[Tensor | None, ...]:

@@ -180,7 +180,7 @@ def _from_steps(
     for column in frame.columns:
         if column == key or (column in columns and task not in READING):
             continue
-        kind = _kind(frame[column], whole=False)
+        kind = kind_of(frame[column], whole=False)
         if kind is None or (column == time and kind != "timestamp"):
             continue
         inputs[column] = {"kind": kind, **({"role": "static"} if column in static else {})}
@@ -304,9 +304,9 @@ def _from_examples(
         output["at"] = "every"
     key = next((c for c in frame.columns if _is_key_name(c) and frame[c].is_unique().all()), None)
     time = next((c for c in read if _values(frame[c]).dtype in (pl.Date, pl.Datetime)), None)
-    inputs = {column: {"kind": _kind(frame[column], whole=True)} for column in read}
+    inputs = {column: {"kind": kind_of(frame[column], whole=True)} for column in read}
     if task in READING:
-        inputs = {column: {"kind": _kind(frame[column], whole=True)} for column in columns}
+        inputs = {column: {"kind": kind_of(frame[column], whole=True)} for column in columns}
     for column in frame.columns:
         if column not in (*sequence, *columns, "file", key):
             inputs |= _static_input(frame[column])
@@ -348,7 +348,7 @@ def _example_task(values: pl.Series, horizon: int | None, *, alone: bool) -> str
 
 def _static_input(values: pl.Series) -> dict[str, dict[str, Any]]:
     """A column beside the sequences as an input; nothing where it is a name or a comment."""
-    kind = _kind(values, whole=False)
+    kind = kind_of(values, whole=False)
     if kind in (None, "many_hot") or kind == "category" and not _repeats(values):
         return {}
     unknown = {"unknown": "allow"} if kind == "category" else {}
@@ -358,7 +358,7 @@ def _static_input(values: pl.Series) -> dict[str, dict[str, Any]]:
 # Inputs -------------------------------------------------------------------------------------------
 
 
-def _kind(values: pl.Series, *, whole: bool) -> str | None:
+def kind_of(values: pl.Series, *, whole: bool) -> str | None:
     """The first kind that the values look like; of a list, what its elements look like."""
     if whole and isinstance(values.dtype, pl.List):
         values, whole = _values(values), False

@@ -19,7 +19,6 @@ from segue.torch_defaults import with_torch_defaults
 from segue.trained import Trained
 
 
-@with_torch_defaults
 def predict(trained: Trained, source: Any, ahead: Any = None) -> pl.DataFrame:
     """Predictions in the user's terms.
 

@@ -17,7 +17,7 @@ from segue.data.arrays import frame_of
 from segue.data.read import Table, read
 from segue.errors import DataError
 from segue.evaluate import Evaluation, evaluate
-from segue.infer import Look, look
+from segue.infer import Look, kind_of, look
 from segue.predict import predict, predicted
 from segue.schema import Declaration
 from segue.stream import Session, Sessions
@@ -122,8 +122,9 @@ def fit(
 
     Args:
         spec: a declaration (a YAML file, a dict, a `Declaration`), or data to infer one from, or,
-            with plain arrays, the inputs x: ``[B, T, I]``, ``[B, T]``, a list of ``[T_i, I]``, or a
-            list of texts, which are read by character, or of lists of words.
+            with plain arrays, the inputs x: ``[B, T, I]``, ``[B, T]``, a list of ``[T_i, I]``, a
+            list of texts, which are read by character, or of lists of words, or one of the paths of
+            recordings, pictures or videos.
         data: anything that `segue.data.read.read` takes; with plain arrays the targets y: ``[B]``
             or ``[B, O]`` for answers per sequence, ``[B, T]``, ``[B, T, O]`` or a list of ``[T_i]``
             or ``[T_i, O]`` for answers per step. Two axes mean ``[B, T]`` where x has T steps.
@@ -289,7 +290,7 @@ def of_arrays(x: Any, y: Any) -> tuple[Table, Declaration]:
         at = "every" if isinstance(targets.dtypes[0], pl.List) else "end"
         name = "y*" if targets.width > 1 and _are_numbered(targets, "y") else None
         outputs = {each: {"task": "regress", "at": at} for each in ([name] if name else outputs)}
-    kinds = {name: _kind_of(dtype) for name, dtype in inputs.schema.items()}
+    kinds = {values.name: _input_kind(values) for values in inputs}
     if inputs.width > 1 and _are_numbered(inputs, "x") and set(kinds.values()) == {"number"}:
         kinds = {"x*": "number"}
     declaration = declare(
@@ -336,8 +337,11 @@ def _are_numbered(frame: pl.DataFrame, letter: str) -> bool:
     return all(re.fullmatch(rf"{letter}\d*", name) for name in frame.columns)
 
 
-def _kind_of(dtype: pl.DataType) -> str:
-    return "text" if dtype in (pl.String, pl.List(pl.String)) else "number"
+def _input_kind(values: pl.Series) -> str:
+    if values.dtype == pl.String:
+        return kind_of(values, whole=True) or "text"
+    # Words are texts that were cut already; as categories they would allow no new ones.
+    return "text" if values.dtype == pl.List(pl.String) else "number"
 
 
 def _task_of(dtype: pl.DataType) -> str:

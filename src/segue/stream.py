@@ -102,7 +102,6 @@ class Sessions:
         self._write(index, after)
         return predictions
 
-    @with_torch_defaults
     def drop(self, key: Key) -> None:
         """Forget a sequence; a later record of this key starts anew.
 
@@ -120,7 +119,6 @@ class Sessions:
         self._write(_index([row]), [leaf[[last]] for leaf in self._leaves])
         self._write(_index([last]), self._network.first)
 
-    @with_torch_defaults
     def fork(self) -> Sessions:
         """A copy that goes on from here on its own."""
         other = Sessions(self.trained)
@@ -129,7 +127,6 @@ class Sessions:
         other._state = ops.map_state(torch.clone, self._state)
         return other
 
-    @with_torch_defaults
     def snapshot(self) -> bytes:
         """All that the sessions remember, as safetensors.
 
@@ -149,7 +146,6 @@ class Sessions:
         sealed = json.dumps({"about": text, "sha256": _seal(text, leaves)})
         return safetensors.torch.save(leaves, {"segue": sealed})
 
-    @with_torch_defaults
     def restore(self, snapshot: bytes) -> None:
         """Go back to a snapshot of the same model.
 

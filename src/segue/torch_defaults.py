@@ -52,7 +52,7 @@ def with_torch_defaults(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        # Asked in this way since a live step takes some ten microseconds, and so does a context.
+        # A live step takes tens of microseconds, so what is usual must cost few.
         if _FLOAT32.is_usual and torch.empty(0).is_cpu:
             return function(*args, **kwargs)
         with _FLOAT32, torch.device("cpu"):

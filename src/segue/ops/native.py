@@ -185,7 +185,7 @@ def make_kept(given: Given, empty: Make = fresh) -> Kept:
     """Memory for what the way back needs."""
     steps, none = given.x.shape[0], empty(0)
     if isinstance(given, Diagonal):
-        return Kept(empty(steps, _gate_columns(given)), *(none,) * 8)
+        return Kept(empty(steps, _sums_width(given)), *(none,) * 8)
     columns, gates, groups = gate_columns(given)
     xhat_x = rstd_x = xhat_h = rstd_h = none
     if given.gain_h is not None:
@@ -251,7 +251,7 @@ def scan(given: Given, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor
     return outputs
 
 
-def _gate_columns(given: Diagonal) -> int:
+def _sums_width(given: Diagonal) -> int:
     """G H."""
     return given.w_xh.shape[0] + (0 if given.w_g is None else given.w_g.shape[0])
 
@@ -263,7 +263,7 @@ def _product(given: Diagonal, to: Tensor | None) -> tuple[Memory, Memory | None,
     if given.w_g is None or given.b_g is None:
         w_x = packed(given.w_xh, gates=GATES[given.law])
         return _memory(given.x), w_x, _memory(given.b)
-    sums = _memory(fresh(given.x.shape[0], _gate_columns(given)) if to is None else to)
+    sums = _memory(fresh(given.x.shape[0], _sums_width(given)) if to is None else to)
     others, size = given.w_g.shape
     v, blocks, parts = sums[:, others:], others // size, given.w_xh.shape[0] // size
     w_g, threads = packed(given.w_g, blocks=blocks), torch.get_num_threads()
